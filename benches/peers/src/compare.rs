@@ -46,7 +46,7 @@ pub(crate) async fn run(kinds: &[Kind], options: &Options) -> Result<Value, Fail
 }
 
 /// What came out, for whoever watches.
-fn in_short(measured: &Result<Outcome, Error>) -> String {
+pub(crate) fn in_short(measured: &Result<Outcome, Error>) -> String {
     match measured {
         Ok(outcome) => {
             let cpu = outcome.server_cpu_per_pair().unwrap_or_default() / 1e3;

@@ -12,6 +12,8 @@ pub(crate) type Path<'a> = &'a [&'a str];
 pub(crate) const PER_SECOND: Path<'static> = &["pairs_per_second"];
 /// The server's time on the CPU for each pair, in nanoseconds.
 pub(crate) const CPU: Path<'static> = &["server_cpu_ns_per_pair"];
+/// The same of whoever asks.
+pub(crate) const OWN_CPU: Path<'static> = &["own_cpu_ns_per_pair"];
 /// Half of the requests were granted within this, in nanoseconds.
 pub(crate) const ACQUIRE_P50: Path<'static> = &["acquire_ns", "p50"];
 

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! coordinator-peers compare    everything: starts the services, measures in rounds, writes the docs
+//! coordinator-peers client     our library beside bare sockets and the libraries of others
+//! coordinator-peers cluster    a leader with a standby in sync beside one alone, and beside three etcds
 //! coordinator-peers grow       the coordinator alone: memory, and cost beside a million others
 //! coordinator-peers write      the docs anew, from the results of an earlier run
 //! coordinator-peers echo       be the echo server
@@ -16,6 +18,7 @@
 //! | `service` | starting and stopping them |
 //! | `secure` | TLS, of the coordinator and of the echo server |
 //! | `workloads`, `compare` | what is measured, and in which order |
+//! | `libraries`, `cluster` | what a client library costs, and what a standby costs |
 //! | `growth`, `filler` | memory and cost of what is stored |
 //! | `figures`, `tables`, `plots` | medians and ratios, for docs/performance.md |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -26,12 +29,14 @@
 #[allow(dead_code, reason = "the tests need more of it")]
 #[path = "../../../tests/it/certificates.rs"]
 mod certificates;
+mod cluster;
 mod compare;
 mod echo;
 mod etcd;
 mod figures;
 mod filler;
 mod growth;
+mod libraries;
 #[allow(
     dead_code,
     unused_imports,
@@ -65,6 +70,7 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Measures the coordinator beside other services.
 #[derive(Parser)]
+#[command(args_override_self = true)]
 struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -79,6 +85,10 @@ enum Command {
     Secure(Options),
     /// Measure the services that answer when all is on disk, side by side.
     Durable(Options),
+    /// Measure our client library beside bare sockets, and beside the libraries of others.
+    Client(Options),
+    /// Measure a leader with a standby in sync beside one coordinator alone, and beside three etcds.
+    Cluster(Options),
     /// Measure how long the coordinator is away that is killed with much stored.
     Restart(Options),
     /// Measure the coordinator's memory, and its cost beside a million others.
@@ -132,6 +142,16 @@ struct Options {
     docs: Option<PathBuf>,
 }
 
+/// The workloads whose cost by TLS is told.
+const SECURED: [&str; 6] = [
+    "closed-1",
+    "closed-8",
+    "closed-64",
+    workloads::BATCHES,
+    workloads::ITERATIONS,
+    workloads::STORM,
+];
+
 impl Options {
     fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
@@ -139,6 +159,14 @@ impl Options {
 
     fn warmup(&self) -> Duration {
         Duration::from_secs_f64(self.warmup)
+    }
+
+    /// The same, with these workloads unless others are named.
+    fn or_workloads(mut self, usual: &[&str]) -> Self {
+        if self.workloads.is_empty() {
+            self.workloads = usual.iter().map(|&it| it.to_owned()).collect();
+        }
+        self
     }
 
     /// Whether the service is wanted.
@@ -181,11 +209,15 @@ async fn run(command: Command) -> Result<(), Failure> {
             keep("comparison", &compare::run(&Kind::ALL, &options).await?, &options)
         }
         Command::Secure(options) => {
+            let options = options.or_workloads(&SECURED);
             keep("tls", &compare::run(&Kind::SECURED, &options).await?, &options)
         }
         Command::Durable(options) => {
+            let options = options.or_workloads(&["closed"]);
             keep("durable", &compare::run(&Kind::DURABLE, &options).await?, &options)
         }
+        Command::Client(options) => keep("client", &libraries::run(&options).await?, &options),
+        Command::Cluster(options) => keep("cluster", &cluster::run(&options).await?, &options),
         Command::Restart(options) => keep("restart", &restart::run(&options).await?, &options),
         Command::Grow(options) => keep("growth", &growth::run(&options).await?, &options),
         Command::Write { docs } => tables::write(&docs),
@@ -193,12 +225,16 @@ async fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// Puts results where the docs are, and writes the docs; prints them if there is no such place.
+/// Puts results where the docs are, and writes the docs; without such a place prints them. Its table and its
+/// goals are printed in any case, if there are some.
 fn keep(name: &str, results: &Value, options: &Options) -> Result<(), Failure> {
-    let Some(docs) = &options.docs else {
-        print!("{}", tables::lines(results));
-        return Ok(());
-    };
-    tables::keep(docs, name, results)?;
-    tables::write(docs)
+    match &options.docs {
+        None => print!("{}", tables::lines(results)),
+        Some(docs) => {
+            tables::keep(docs, name, results)?;
+            tables::write(docs)?;
+        }
+    }
+    print!("{}", tables::verdict(name, results));
+    Ok(())
 }

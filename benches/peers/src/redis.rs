@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use crate::load::{Answer, Ask, Error, Link, Peer, Plan};
 
 /// How long a lock outlives the last sign of life, in milliseconds.
-const TTL_MS: &str = "40000";
+pub(crate) const TTL_MS: &str = "40000";
 /// Deletes the key if it has the value.
-const RELEASE: &str = "if redis.call('get',KEYS[1]) == ARGV[1] then \
+pub(crate) const RELEASE: &str = "if redis.call('get',KEYS[1]) == ARGV[1] then \
     return redis.call('del',KEYS[1]) else return 0 end";
 /// What a read may bring.
 const READ_BYTES: usize = 16 * 1024;

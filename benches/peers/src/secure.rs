@@ -108,6 +108,8 @@ impl Files {
         let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<Vec<_>, _>>()?;
         let mut config = config.with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
         config.alpn_protocols = vec![ALPN.to_owned()];
+        // As there, and nobody would use them.
+        config.send_tls13_tickets = 0;
         Ok(Some(TlsAcceptor::from(Arc::new(config))))
     }
 }

@@ -155,7 +155,7 @@ impl Kind {
     }
 }
 
-fn is_in_path(program: &str) -> bool {
+pub(crate) fn is_in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).exists())
 }
@@ -315,12 +315,14 @@ impl Service {
         self.kind.security().options(self.directory.path())
     }
 
-    async fn measure_as(&self, peer: impl Peer, plan: Plan) -> Result<Outcome, Error> {
+    /// Takes a measurement of it, by who speaks to it in some other way.
+    pub(crate) async fn measure_as(&self, peer: impl Peer, plan: Plan) -> Result<Outcome, Error> {
         load::measure(peer, plan, self.pid(), pending(), |_| ()).await
     }
 }
 
-fn us(server: String, tls: Option<TlsOptions>, plan: &Plan) -> Coordinator {
+/// A coordinator, as a peer.
+pub(crate) fn us(server: String, tls: Option<TlsOptions>, plan: &Plan) -> Coordinator {
     let tls = tls.map(|tls| (secure::HOST.to_owned(), tls));
     let (connect_timeout, credential) = (CONNECT_TIMEOUT, None);
     Coordinator { server, tls, credential, connect_timeout, plan: plan.clone() }
@@ -355,7 +357,7 @@ fn port_file(directory: &Path) -> PathBuf {
 }
 
 /// A port that nobody has, for programs that cannot take one by themselves.
-fn free_port() -> std::io::Result<u16> {
+pub(crate) fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
@@ -475,10 +477,16 @@ fn command(
         }
     };
     command.current_dir(directory);
+    without_settings(&mut command);
+    Ok((command, address))
+}
+
+/// Takes from a program the coordinator's settings that are in our environment.
+pub(crate) fn without_settings(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("COORDINATOR_") {
             command.env_remove(name);
         }
     }
-    Ok((command, address))
+    command
 }

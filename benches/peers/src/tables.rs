@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::figures::{ACQUIRE_P50, CPU, Comparison, PER_SECOND, median};
 use crate::workloads::{BATCHES, CLOSED, CROWDS, ITERATIONS, STORM, closed_name, crowd_name};
-use crate::{Failure, plots};
+use crate::{Failure, cluster, libraries, plots};
 
 /// Shown where there is no figure.
 const NONE: &str = "–";
@@ -74,6 +74,12 @@ pub(crate) fn write(docs: &Path) -> Result<(), Failure> {
         replace(&mut text, "tls", &tls(Comparison(&results)))?;
         replace(&mut text, "storm", &storm(Comparison(&results)))?;
     }
+    if let Some(results) = read(&directory.join("client.json"))? {
+        replace(&mut text, "client", &with_machine(&results, &libraries::as_table(&results)))?;
+    }
+    if let Some(results) = read(&directory.join("cluster.json"))? {
+        replace(&mut text, "cluster", &with_machine(&results, &cluster::as_table(&results)))?;
+    }
     if let Some(results) = read(&directory.join("durable.json"))? {
         replace(&mut text, "durable", &durable(&results))?;
     }
@@ -82,6 +88,61 @@ pub(crate) fn write(docs: &Path) -> Result<(), Failure> {
         replace(&mut text, "growth", &growth(&results))?;
     }
     Ok(fs::write(page, text)?)
+}
+
+/// What a figure is to be.
+pub(crate) struct Goal {
+    /// Which figure.
+    what: String,
+    /// As it was measured.
+    measured: Option<f64>,
+    /// As it is to be.
+    bound: f64,
+    /// Whether more than that is as good, or less.
+    more_is_better: bool,
+}
+
+impl Goal {
+    pub(crate) fn at_least(what: String, measured: Option<f64>, bound: f64) -> Self {
+        Self { what, measured, bound, more_is_better: true }
+    }
+
+    pub(crate) fn at_most(what: String, measured: Option<f64>, bound: f64) -> Self {
+        Self { what, measured, bound, more_is_better: false }
+    }
+
+    /// The line that says whether it was met.
+    fn line(&self) -> String {
+        let Self { what, measured, bound, more_is_better } = self;
+        let sign = if *more_is_better { '≥' } else { '≤' };
+        let word = match measured {
+            None => "not measured",
+            Some(it) if (it >= bound) == *more_is_better || it.total_cmp(bound).is_eq() => "met",
+            Some(_) => "SHORT",
+        };
+        format!("{word:<12}  {what}: {} (goal {sign} {bound})", figure(*measured))
+    }
+}
+
+/// The table of what was measured under this name, and which of its goals were met; empty for those
+/// of which docs/performance.md alone has the tables.
+pub(crate) fn verdict(name: &str, results: &Value) -> String {
+    let (table, goals) = match name {
+        "client" => (libraries::as_table(results), libraries::goals(results)),
+        "cluster" => (cluster::as_table(results), cluster::goals(results)),
+        "tls" => {
+            let all = Comparison(results);
+            (format!("{}\n{}", tls(all), storm(all)), tls_goals(all))
+        }
+        _ => return String::new(),
+    };
+    let goals: Vec<String> = goals.iter().map(Goal::line).collect();
+    format!("\n{}\n{}\n", with_machine(results, &table), goals.join("\n"))
+}
+
+/// A table below the words about where it was measured.
+fn with_machine(results: &Value, table: &str) -> String {
+    machine(results) + "\n" + table
 }
 
 fn read(file: &Path) -> Result<Option<Value>, Failure> {
@@ -104,7 +165,7 @@ fn replace(text: &mut String, name: &str, table: &str) -> Result<(), Failure> {
 }
 
 /// A table of cells.
-fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = format!("| {} |\n|{}\n", heads.join(" | "), "---|".repeat(heads.len()));
     for row in rows {
         let _infallible = writeln!(text, "| {} |", row.join(" | "));
@@ -113,7 +174,7 @@ fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// A figure with three digits.
-fn figure(figure: Option<f64>) -> String {
+pub(crate) fn figure(figure: Option<f64>) -> String {
     match figure {
         None => NONE.to_owned(),
         Some(figure) if figure.abs() >= 100.0 => thousands(figure),
@@ -135,7 +196,7 @@ fn thousands(figure: f64) -> String {
     text
 }
 
-fn micros(nanos: Option<f64>) -> Option<f64> {
+pub(crate) fn micros(nanos: Option<f64>) -> Option<f64> {
     nanos.map(|nanos| nanos / 1e3)
 }
 
@@ -211,25 +272,47 @@ fn iterations(all: Comparison) -> String {
     by_peer(all, ITERATIONS)
 }
 
-/// What TLS costs: the server's CPU for each pair, beside the echo server's.
-fn tls(all: Comparison) -> String {
+/// The workloads whose cost by TLS is told, and how they are called.
+fn tls_workloads() -> Vec<(String, String)> {
     let closed =
         [1, 8, 64].map(|count| (closed_name(count), format!("{count} in the closed loop")));
     let others = [(BATCHES, "64 pairs in a write"), (ITERATIONS, "a connection for each pair")];
     let others = others.map(|(workload, title)| (workload.to_owned(), title.to_owned()));
-    let rows = closed.into_iter().chain(others).map(|(workload, title)| {
+    closed.into_iter().chain(others).collect()
+}
+
+/// By TLS, the coordinator is to cost so many times what the echo server costs at most.
+const TLS_GOAL: f64 = 1.15;
+
+/// The coordinator's CPU beside the echo server's, both by these means.
+fn tls_ratio(all: Comparison, workload: &str, by: &str) -> Option<f64> {
+    let (us, limit) = (format!("{US}{by}"), format!("{LIMIT}{by}"));
+    all.ratio((workload, &us, CPU), (workload, &limit, CPU))
+}
+
+fn tls_goals(all: Comparison) -> Vec<Goal> {
+    // Of the bytes of 64 pairs, the echo server costs next to nothing.
+    let judged = tls_workloads().into_iter().filter(|(workload, _)| workload != BATCHES);
+    let goals = judged.flat_map(|(workload, title)| {
+        [("-tls", "TLS"), ("-mutual", "mutual TLS")].map(|(by, means)| {
+            let what = format!("{title}, {means}: CPU ÷ echo's");
+            Goal::at_most(what, tls_ratio(all, &workload, by), TLS_GOAL)
+        })
+    });
+    goals.collect()
+}
+
+/// What TLS costs: the server's CPU for each pair, beside the echo server's.
+fn tls(all: Comparison) -> String {
+    let rows = tls_workloads().into_iter().map(|(workload, title)| {
         let cpu = |peer: &str| all.median(&workload, peer, CPU);
-        let ratio = |by: &str| {
-            let (us, limit) = (format!("{US}{by}"), format!("{LIMIT}{by}"));
-            figure(all.ratio((&workload, &us, CPU), (&workload, &limit, CPU)))
-        };
         let mut row = vec![title];
         for peer in [LIMIT, US] {
             row.push(figure(micros(cpu(peer))));
             row.push(figure(micros(cpu(&format!("{peer}-tls")))));
             row.push(figure(micros(cpu(&format!("{peer}-mutual")))));
         }
-        row.extend(["", "-tls", "-mutual"].map(ratio));
+        row.extend(["", "-tls", "-mutual"].map(|by| figure(tls_ratio(all, &workload, by))));
         row
     });
     let heads = [
@@ -272,7 +355,7 @@ fn durable(results: &Value) -> String {
         heads.extend([format!("{title}: pairs/s"), "p99, µs".to_owned()]);
     }
     let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
-    machine(results) + "\n" + &table(&heads, &rows)
+    with_machine(results, &table(&heads, &rows))
 }
 
 /// One client that asks every 2 ms, beside 64 that connect, ask and leave again and again.

@@ -47,9 +47,9 @@ const STORM_CONNECTIONS: usize = 64;
 /// Pairs in a second of the client beside them.
 const STORM_RATE: f64 = 500.0;
 
-/// All workloads.
-pub(crate) fn all(duration: Duration, warmup: Duration) -> Vec<Workload> {
-    let plan = |connections| Plan {
+/// The closed loop: so many connections, each with a lock of its own. Its locks are still to be named.
+pub(crate) fn kept(connections: usize, duration: Duration, warmup: Duration) -> Plan {
+    Plan {
         connections,
         threads: 1,
         locks: Locks::Own,
@@ -59,7 +59,12 @@ pub(crate) fn all(duration: Duration, warmup: Duration) -> Vec<Workload> {
         warmup,
         extent: Extent::For(duration),
         prefix: String::new(),
-    };
+    }
+}
+
+/// All workloads.
+pub(crate) fn all(duration: Duration, warmup: Duration) -> Vec<Workload> {
+    let plan = |connections| kept(connections, duration, warmup);
     let mut all = Vec::new();
     for connections in CLOSED {
         all.push(Workload {
