@@ -124,6 +124,7 @@ fn inspect(query_id: u64, query: &Query) -> ServerMessage {
         Query::Outlook { .. } | Query::Outlooks { .. } => {
             ServerMessage::Outlook { query_id, locks: Vec::new(), next: None }
         }
+        Query::Cluster => ServerMessage::ClusterStatus { query_id, status: None },
         Query::Journal => {
             let (distance, start) = (JournalDistance::Process, JournalStart::New);
             let status = JournalStatus { distance, bytes: 5, off_ms: 0, start };

@@ -35,6 +35,8 @@ struct Inner {
     effects: Vec<Effect>,
     /// Who follows, and how many positions each has yet to acknowledge.
     followers: Vec<(RunId, u64)>,
+    /// The standby whose name was found last, for people.
+    named: Option<(RunId, String)>,
 }
 
 /// How a member stands after a step.
@@ -59,7 +61,8 @@ pub(super) struct View {
 
 impl Pledge {
     pub(super) fn new(member: Member) -> Self {
-        let inner = Mutex::new(Inner { member, effects: Vec::new(), followers: Vec::new() });
+        let (effects, followers, named) = (Vec::new(), Vec::new(), None);
+        let inner = Mutex::new(Inner { member, effects, followers, named });
         Self(Arc::new(Shared { inner, carrier: Notify::new(), speaker: Notify::new() }))
     }
 
@@ -129,6 +132,23 @@ impl Pledge {
         let inner = self.lock();
         let run = inner.member.in_sync()?;
         inner.followers.iter().find(|(it, _)| *it == run).map(|(_, behind)| *behind)
+    }
+
+    /// The name of the standby in sync; empty: none is in sync, or its name is not known yet.
+    pub(crate) fn standby(&self) -> String {
+        let inner = self.lock();
+        let named = inner.named.as_ref().filter(|(run, _)| inner.member.in_sync() == Some(*run));
+        named.map(|(_, name)| name.clone()).unwrap_or_default()
+    }
+
+    /// Whether the name of this standby is known.
+    pub(super) fn has_name_of(&self, run: RunId) -> bool {
+        self.lock().named.as_ref().is_some_and(|(named, _)| *named == run)
+    }
+
+    /// This standby has this name.
+    pub(super) fn name(&self, run: RunId, name: String) {
+        self.lock().named = Some((run, name));
     }
 
     /// The same, for one term that it leads.

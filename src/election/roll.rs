@@ -240,6 +240,8 @@ pub(super) struct Registrar {
     entry: Entry,
     /// Its name, for the log.
     name: String,
+    /// What the keys of all entries begin with.
+    members: String,
     /// The key of what an operator says is lost.
     lost: String,
     /// The member itself.
@@ -266,7 +268,8 @@ impl Registrar {
             run: String::new(),
             followers: Vec::new(),
         };
-        Self { etcd, key, entry, name: author.name.clone(), lost: lost(cluster), pledge }
+        let (name, members, lost) = (author.name.clone(), prefix(cluster), lost(cluster));
+        Self { etcd, key, entry, name, members, lost, pledge }
     }
 
     /// Writes now and then, and when it stands otherwise, until it is dropped.
@@ -281,6 +284,7 @@ impl Registrar {
                 Standing::Leads { term, .. } => Some(term),
                 Standing::StandsBy { .. } => None,
             };
+            let standby = *in_sync.borrow_and_update();
             let now = now();
             if leads != self.entry.leads {
                 (self.entry.leads, self.entry.since) = (leads, now);
@@ -292,6 +296,7 @@ impl Registrar {
             let value = serde_json::to_vec(&self.entry).unwrap_or_default();
             // If it cannot be written, the election says so.
             let _ = self.etcd.put(&self.key, value).await;
+            self.name_standby(standby).await;
             // Also when another leads: that is told at once, though nothing of it is written here.
             let changed = async {
                 tokio::select! {
@@ -301,6 +306,20 @@ impl Registrar {
             };
             let _ = timeout(WRITTEN_EVERY, changed).await;
             self.hear_of_loss().await;
+        }
+    }
+
+    /// Finds the name of the standby in sync, for people, once for each. Its entry may be some seconds late.
+    async fn name_standby(&self, standby: Option<RunId>) {
+        let Some(run) = standby.filter(|run| !self.pledge.has_name_of(*run)) else { return };
+        let Ok(entries) = self.etcd.list(&self.members).await else { return };
+        let sought = text(run.0);
+        let is_its = |found: &Found| {
+            serde_json::from_slice(&found.value).is_ok_and(|entry: Entry| entry.run == sought)
+        };
+        if let Some((key, _)) = entries.iter().find(|(_, found)| is_its(found)) {
+            let name = key.strip_prefix(&self.members).unwrap_or_default();
+            self.pledge.name(run, name.to_owned());
         }
     }
 

@@ -5,6 +5,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::server::Role;
 use crate::types::{GoodbyeCode, RejectionCode};
 
 /// The type of all that is JSON.
@@ -89,6 +90,13 @@ impl Problem {
     pub(super) fn unavailable() -> Self {
         let message = "the coordinator stops, or does not answer";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", message)
+    }
+
+    /// Another of its cluster has to be asked.
+    pub(super) fn stands_by(role: &Role) -> Self {
+        let message = format!("{} {role}", role.name);
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "StandsBy", message)
+            .hint("ask the one that leads")
     }
 
     /// The guard does not let it in.

@@ -165,15 +165,20 @@ async fn readyz(State(port): State<Arc<Port>>, RawQuery(query): RawQuery) -> Res
         }
         None => (StatusCode::SERVICE_UNAVAILABLE, "silent"),
     };
-    let mut text = format!("{word}\n");
-    if let (Some("verbose"), Some(figures)) = (query.as_deref(), figures) {
-        let counted = port.glance.looker.counted();
-        text = format!(
-            "{word}\ndraining: {}\ntokens left: {}\ngrace: {:.1?} left\nunsaved: for {:.1?}\n",
-            figures.counts.draining, figures.counts.tokens_left, figures.grace, counted.unsaved,
-        );
+    if query.as_deref() != Some("verbose") {
+        return (status, format!("{word}\n")).into_response();
     }
-    (status, text).into_response()
+    let counted = port.glance.looker.counted();
+    let figures = figures.map(|it| {
+        let counts = &it.counts;
+        format!(
+            "draining: {}\ntokens left: {}\ngrace: {:.1?} left\nunsaved: for {:.1?}\n",
+            counts.draining, counts.tokens_left, it.grace, counted.unsaved,
+        )
+    });
+    let cluster = counted.role.map(|role| format!("cluster: {role}\n"));
+    let text = [Some(format!("{word}\n")), figures, cluster].into_iter().flatten();
+    (status, text.collect::<String>()).into_response()
 }
 
 /// Its role, if that is to stand by.
@@ -183,18 +188,9 @@ fn stands_by(port: &Port) -> Option<Role> {
 
 async fn leaderz(State(port): State<Arc<Port>>) -> Response {
     let Some(role) = port.glance.looker.role() else { return "leads\n".into_response() };
-    let Role { cluster, term, leader, address, .. } = &role;
-    if role.leads && !role.suspended {
-        return format!("leads {cluster}, term {term}\n").into_response();
-    }
-    let text = match (role.leads, leader.as_str()) {
-        (true, _) => format!("leads {cluster}, term {term}, and waits for etcd\n"),
-        (false, "") => format!("stands by; nobody leads {cluster}\n"),
-        (false, leader) => {
-            format!("stands by; {leader} leads {cluster} at {address}, term {term}\n")
-        }
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    let leads = role.leads && !role.suspended;
+    let status = if leads { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{role}\n")).into_response()
 }
 
 async fn scraped(

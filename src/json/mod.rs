@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::types::{Claim, Identity, RequestId, SessionId};
 use crate::wire::{
-    After, Happening, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus, Mode,
-    Outlook, Pause, ServerStatus, SessionStatus, Waiter,
+    After, ClusterStatus, Happening, Holder, JournalDistance, JournalStart, JournalStatus,
+    LockStatus, Mode, Outlook, Pause, ServerStatus, SessionStatus, Waiter,
 };
 
 /// The coordinator as a whole.
@@ -57,6 +57,19 @@ pub fn journal(status: &JournalStatus) -> Value {
         "bytes": status.bytes,
         "off_ms": status.off_ms,
         "start": start,
+    })
+}
+
+/// The cluster that the coordinator leads.
+pub fn cluster(status: &ClusterStatus) -> Value {
+    json!({
+        "name": status.cluster,
+        "leader": status.leader,
+        "term": status.term,
+        "led_ms": status.led_ms,
+        "in_sync": status.behind.is_some(),
+        "standby": Some(&status.standby).filter(|name| !name.is_empty()),
+        "behind": status.behind,
     })
 }
 

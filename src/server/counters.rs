@@ -12,6 +12,7 @@ use crate::server::chatter::Chatter;
 use crate::server::keeping::Keeping;
 use crate::server::ledger::Ledger;
 use crate::server::places::Inside;
+use crate::server::role::Roles;
 use crate::server::upkeep::Upkeep;
 use crate::types::{GoodbyeCode, Histogram};
 
@@ -32,6 +33,8 @@ pub(super) struct Counters {
     pub(super) chatter: Chatter,
     /// How it is with the journal.
     pub(super) keeping: Arc<Keeping>,
+    /// How it stands among several.
+    pub(super) roles: Roles,
     /// What is told of reloads and certificates.
     pub(super) upkeep: Arc<Upkeep>,
     /// Accounts of the memory that connections take, together and each.

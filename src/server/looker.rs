@@ -16,14 +16,15 @@ use super::chatter::Topic;
 use super::counters::Counters;
 use super::desk::figures::{Contention, Figures};
 use super::desk::{Errand, Unentitled, Who, entitled};
-use super::incumbent::{Incumbent, Role};
+use super::incumbent::Incumbent;
 #[cfg(feature = "http")]
 use super::log_lines;
 use super::messages::{Entitle, Gather, Identify, Pulse, Survey};
 use super::phase::Phase;
+use super::role::Role;
 use super::secure::Certified;
 use super::upkeep::Kept;
-use crate::access::{Proof, Unproven};
+use crate::access::{Access, Proof, Unproven};
 use crate::types::Histogram;
 
 /// Asks a coordinator how things are, from any thread. Keeps nothing alive.
@@ -114,7 +115,13 @@ impl Looker {
 
     /// How it stands among those of its cluster; none: it is in none.
     pub fn role(&self) -> Option<Role> {
-        self.incumbent.role()
+        self.counters.roles.role()
+    }
+
+    /// The rules of one that stands by, and has no Coordinator that would know them.
+    fn rules_of_standby(&self) -> Option<Arc<Access>> {
+        self.role().filter(|role| !role.leads)?;
+        self.incumbent.rules()
     }
 
     /// What is counted of this run. None: there is no coordinator, or it stands by.
@@ -133,7 +140,7 @@ impl Looker {
         if let Some(coordinator) = self.incumbent.coordinator() {
             return coordinator.send(Identify { proof }).await.ok();
         }
-        let rules = self.incumbent.rules_of_standby()?;
+        let rules = self.rules_of_standby()?;
         Some(Who::by(&rules, proof))
     }
 
@@ -149,7 +156,7 @@ impl Looker {
         if let Some(coordinator) = self.incumbent.coordinator() {
             return coordinator.send(Entitle { proof, peer, errand }).await.ok();
         }
-        let rules = self.incumbent.rules_of_standby()?;
+        let rules = self.rules_of_standby()?;
         Some(entitled(&rules, (proof, peer), errand, (&self.counters.chatter, &self.audit)))
     }
 

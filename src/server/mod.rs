@@ -21,7 +21,7 @@
 //! | `coordinator`, `messages` | the one actor that all sessions speak to: a mailbox and a timer round the desk |
 //! | `gate`, `barrier` | the only way out of it, and the wait until everything is heard |
 //! | `ledger`, `counters`, `places` | bytes that lie unread, over all connections; counts; places for connections |
-//! | `looker`, `incumbent`, `upkeep` | how other threads ask how things are, and whom; reloads and certificates, which they tell |
+//! | `looker`, `incumbent`, `role`, `upkeep` | how other threads ask how things are, and whom; how it stands in its cluster; reloads and certificates, which they tell |
 //! | `run`, `phase` | bound, serving, stopping, gone |
 //! | `replica`, `threshold` | a standby that follows a leader, and what waits until it has |
 //! | `candidate` | one of several: it stands by until it leads, and again when it leads no more |
@@ -81,6 +81,7 @@ mod phase;
 mod places;
 #[cfg(feature = "cluster")]
 mod replica;
+mod role;
 mod run;
 mod secure;
 mod slots;
@@ -101,8 +102,8 @@ pub use desk::figures::{Contention, Figures, Told};
 pub use desk::{Errand, Unentitled, Who};
 pub use durable::{StoreError, check_data};
 pub use error::ServerError;
-pub use incumbent::Role;
 pub use looker::{Counted, Looker, LooksLimits, Readiness};
+pub use role::Role;
 pub use run::{Server, ServerHandle, Spawned, spawn};
 #[cfg(feature = "http")]
 pub(crate) use secure::{Certified, Secure};

@@ -26,10 +26,10 @@ pub use format::{FRAME_LEN_MAX, FormatError, HELLO_LEN_MAX, decode, encode_frame
 #[cfg(feature = "server")]
 pub(crate) use format::{decode_state, encode_state, read_state, write_state};
 pub use message::{
-    Account, After, Attach, CLAIMS_KEPT_MAX, ClientMessage, Cycle, CycleLink, EXTRAS_KEPT_MAX,
-    Extra, Happening, Held, Hello, Holder, JournalDistance, JournalStart, JournalStatus,
-    LockStatus, Mode, Outlook, PROTOCOL, Pause, Query, RawClaim, Reclaim, Request, SealedTicket,
-    ServerMessage, ServerStatus, SessionStatus, Standing, Wait, Waiter,
+    Account, After, Attach, CLAIMS_KEPT_MAX, ClientMessage, ClusterStatus, Cycle, CycleLink,
+    EXTRAS_KEPT_MAX, Extra, Happening, Held, Hello, Holder, JournalDistance, JournalStart,
+    JournalStatus, LockStatus, Mode, Outlook, PROTOCOL, Pause, Query, RawClaim, Reclaim, Request,
+    SealedTicket, ServerMessage, ServerStatus, SessionStatus, Standing, Wait, Waiter,
 };
 #[cfg(feature = "server")]
 pub(crate) use shown::ShownLock;

@@ -12,7 +12,7 @@ use crate::access::{credential, principal};
 use crate::port::{ANN, Answer, BOB, OURS, Port, private, read_until};
 use crate::support::{eventually, run, start};
 
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap()
 }
 
@@ -75,7 +75,7 @@ fn mistakes(document: &Value, schema: &Value, value: &Value, at: &str, found: &m
 }
 
 /// Holds an answer to the document.
-fn is_described(document: &Value, method: &str, path: &str, answer: &Answer) {
+pub(crate) fn is_described(document: &Value, method: &str, path: &str, answer: &Answer) {
     let described = &document["paths"][path][method]["responses"][answer.status.to_string()];
     assert!(described.is_object(), "{method} {path} is not to answer {answer:?}");
     let schema = &described["content"]["application/json"]["schema"];

@@ -61,8 +61,13 @@ impl Port {
     }
 
     pub(crate) fn start(home: Home, flags: &str) -> Self {
+        Self::start_with(home, &format!("--ephemeral {flags}"))
+    }
+
+    /// One that may keep its state.
+    pub(crate) fn start_with(home: Home, flags: &str) -> Self {
         let line = format!(
-            "exec \"$0\" serve --ephemeral --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
+            "exec \"$0\" serve --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
              --port-file port {flags} 2>log"
         );
         let mut command = home.command("sh");

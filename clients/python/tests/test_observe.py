@@ -34,6 +34,7 @@ def test_everything_can_be_looked_at(server, name):
         assert client.status().version and client.status(name) is None
         assert 0 < observer.ping() < 5
         assert observer.journal().start is not None
+        assert observer.cluster() is None, "there are no others"
 
 
 def test_only_locks_that_somebody_waits_for_are_contended(server, name):

@@ -54,6 +54,7 @@ RUST_NAMES = {
     "SessionsSeen": "SessionStatus",
     "OutlooksSeen": "Outlook",
     "JournalSeen": "JournalStatus",
+    "ClusterSeen": "ClusterStatus",
 }
 
 

@@ -3,7 +3,7 @@
 pub(crate) use coordinator::json::lock;
 #[cfg(test)]
 pub(crate) use coordinator::json::mode;
-use coordinator::json::{journal, lock_with_outlook, server, session};
+use coordinator::json::{cluster, journal, lock_with_outlook, server, session};
 use serde_json::{Value, json};
 
 use super::seen::Seen;
@@ -19,6 +19,7 @@ pub(crate) fn seen(seen: &Seen) -> Value {
         "locks": locks.collect::<Vec<_>>(),
     });
     json["journal"] = seen.journal.as_ref().map_or(Value::Null, journal);
+    json["cluster"] = seen.cluster.as_ref().map_or(Value::Null, cluster);
     if let Some(sessions) = &seen.sessions {
         json["sessions"] = sessions.iter().map(session).collect();
     }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::types::{FencingToken, LockName, Note};
 use crate::wire::{
-    JournalStatus, LockStatus, Outlook, Query, ServerMessage, ServerStatus, SessionStatus,
+    ClusterStatus, JournalStatus, LockStatus, Outlook, Query, ServerMessage, ServerStatus,
+    SessionStatus,
 };
 
 use super::elect::Leaders;
@@ -111,6 +112,23 @@ impl Observer {
     pub async fn journal(&self) -> Result<JournalStatus, Error> {
         match self.inspect(Query::Journal).await? {
             ServerMessage::JournalStatus { status, .. } => Ok(*status),
+            other => Err(self.shared.out_of_place(&other)),
+        }
+    }
+
+    /// The cluster that the coordinator leads; none: it is in none. One of an earlier version does not know the
+    /// question, and closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn cluster(&self) -> Result<Option<ClusterStatus>, Error> {
+        match self.inspect(Query::Cluster).await? {
+            ServerMessage::ClusterStatus { status, .. } => Ok(status.map(|status| *status)),
             other => Err(self.shared.out_of_place(&other)),
         }
     }

@@ -27,6 +27,14 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 /// What an observer over HTTP is called.
 const IDENTITY: &str = "http";
 
+/// Why there is no line: others of its cluster lead, or there are too many.
+fn nobody_to_ask(looker: &Looker) -> Problem {
+    match looker.role().filter(|role| !role.leads) {
+        Some(role) => Problem::stands_by(&role),
+        None => Problem::busy(),
+    }
+}
+
 /// An observer's connection.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -51,7 +59,7 @@ impl Line {
     ) -> Result<Self, Problem> {
         let stream = looker
             .visit_with(visitor.caller.peer, visitor.caller.certified.clone())
-            .ok_or_else(Problem::busy)?;
+            .ok_or_else(|| nobody_to_ask(looker))?;
         let frames = FramedRead::new(stream, ClientCodec::new());
         let (read, pace) = (VecDeque::new(), Arc::clone(pace));
         let mut line = Self { frames, read, latest: 0, pace, epoch: Epoch::default() };

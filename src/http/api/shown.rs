@@ -28,7 +28,9 @@ impl Figured {
         let deadlocks = figures.and_then(|figures| {
             figures.told.rejections().find(|(code, _)| *code == deadlock).map(|(_, count)| count)
         });
+        let cluster = self.0.looker.role().map(|role| json::cluster(&role.status()));
         json!({
+            "cluster": cluster,
             "server": json::server(status),
             "as_of_ms": wall_ms(),
             "deadlocks": deadlocks,

@@ -9,7 +9,7 @@ import { longest, waitsView } from "./waits.js";
 const STALE_MS = 5000, OLD_MS = 3000, HISTORY_MS = 300_000;
 
 const app = {
-	me: null, server: null, waits: null, at: 0, selected: null, lastWait: null, history: [], heard: 0, deadlock: null, wrong: null,
+	me: null, server: null, waits: null, at: 0, selected: null, lastWait: null, history: [], heard: 0,
 	/** Opens the panel of a lock, or closes it. */
 	select(name) { location.hash = `#${view()}${name == null ? "" : "/" + encodeURIComponent(name)}`; },
 	toast(message) {
@@ -18,6 +18,7 @@ const app = {
 		setTimeout(() => el.remove(), 6000);
 	},
 	problem(error) {
+		app.away = error.code === "StandsBy" && error.message;
 		if (error.status === 401) { app.wrong = error.message; header(); }
 	},
 	holderOf: name => panel?.name === name ? panel.latest?.lock?.holders[0] : null,
@@ -80,6 +81,7 @@ function live() {
 	endLive = follow(path, (event, data) => {
 		const now = performance.now();
 		app.heard = now;
+		app.away = null;
 		if (event === "open") { if (!app.me) who(); return; }
 		if (event === "server") took(data, now);
 		else if (event === "waits") {
@@ -113,6 +115,7 @@ function took(data, now) {
 	if (last && last.epoch !== data.server.epoch) { app.history = []; app.deadlock = null; app.me = null; who(); }
 	if (last && data.deadlocks > last.deadlocks) app.deadlock = now;
 	app.server = data.server;
+	app.cluster = data.cluster;
 	app.serverAt = now;
 	app.deadlocks = data.deadlocks;
 	app.history.push({ at: now, epoch: data.server.epoch, grants: data.server.grants, waiting: data.server.waiting, deadlocks: data.deadlocks, counts: data.waited?.counts });
@@ -157,8 +160,7 @@ function stat(label, value, attrs = {}) {
 	})();
 	text(el.dd, value ?? "–");
 	set(el.dd, "data-heat", attrs.heat ?? 0);
-	const line = attrs.line ?? null;
-	set(el.path, "d", line ?? "");
+	set(el.path, "d", attrs.line ?? "");
 }
 const perSecond = (it, last) => last && (it.grants - last.grants) / (it.at - last.at);
 
@@ -180,17 +182,18 @@ function banners(all) {
 }
 
 function header() {
-	const now = performance.now(), quiet = now - app.heard, { server, me } = app;
+	const now = performance.now(), quiet = now - app.heard, { server, me, cluster } = app;
 	// What is not heard of stands still.
 	const seen = Math.min(now, app.heard + STALE_MS), since = seen - app.serverAt;
 	const stale = server && quiet > STALE_MS, old = app.scene != null && now - app.scene;
-	document.body.classList.toggle("stale", Boolean(stale));
+	document.body.classList.toggle("stale", !!stale);
 	const pill = $("live");
 	set(pill, "data-state", stale || app.wrong ? "stale" : !server ? "" : old > OLD_MS ? "old" : "live");
-	text(pill, app.wrong ? "signed out" : stale ? `stale: ${span(quiet)}` : !server ? "connecting" : old > OLD_MS ? `waits ${span(old)} old` : "live");
+	text(pill, app.wrong ? "signed out" : app.away ? "standby" : stale ? `stale: ${span(quiet)}` : !server ? "connecting" : old > OLD_MS ? `waits ${span(old)} old` : "live");
 	text($("who"), me?.principal && me.principal !== "anyone" ? me.principal : me?.open ? "open to all" : "Sign in");
 	if (server) {
-		text($("about"), `${server.version} · epoch ${count(server.epoch)} · up ${span(server.uptime_ms + since)}`);
+		const among = cluster ? ` · ${cluster.leader} leads ${cluster.name} for ${span(cluster.led_ms + since)}, ${cluster.in_sync ? cluster.standby ?? "one" : "nobody"} in sync` : "";
+		text($("about"), `${server.version} · epoch ${count(server.epoch)} · up ${span(server.uptime_ms + since)}${among}`);
 		const wait = app.waits?.locks.length ? longest(app.waits.locks[0]) + seen - app.at : 0;
 		stat("Waiting", count(server.waiting), { line: spark(it => it.waiting) });
 		stat("Longest wait", wait ? span(wait) : null, { heat: heat(wait) });
@@ -204,6 +207,7 @@ function header() {
 	const names = sees && me.may.filter(rule => rule.do.includes("see")).map(rule => visible(rule.names)).join(", ");
 	banners([
 		app.wrong && { key: "wrong", kind: "hot", title: "Not signed in.", text: app.wrong },
+		app.away ? { key: "away", kind: "warm", title: "Ask the leader.", text: app.away } :
 		stale && { key: "stale", kind: "hot", title: "No news.", text: "The coordinator does not answer. What you see may not be so any more." },
 		server?.grace_ms > since && { key: "grace", kind: "warm", title: `Grace period, ${span(server.grace_ms - since)} left.`, text: "After a crash without a journal: holders get their locks back, everybody else waits." },
 		server?.unsaved_ms > 0 && { key: "unsaved", kind: "hot", title: `Nothing was saved for ${span(server.unsaved_ms)}.`, text: "Look at the disk of the data directory. Granting stops when the reserved tokens are used up." },
@@ -242,8 +246,8 @@ function keys(event) {
 		const at = rows.indexOf(document.activeElement);
 		rows[Math.min(rows.length - 1, Math.max(0, at < 0 ? 0 : at + step))]?.focus();
 	};
-	const act = {
-		1: () => { location.hash = "#waits"; }, 2: () => { location.hash = "#locks"; }, 3: () => { location.hash = "#sessions"; }, 4: () => { location.hash = "#events"; },
+	const tab = Object.keys(views)[event.key - 1];
+	const act = tab ? () => { location.hash = "#" + tab; } : {
 		"/": () => now.focus(), j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1),
 		b: () => panel?.breakFirst(), p: () => now.pause?.(), "?": () => keysDialog(),
 	}[event.key];

@@ -25,7 +25,7 @@ use crate::server::coordinator::Coordinator;
 use crate::server::counters::Counters;
 use crate::server::durable::StateKey;
 use crate::server::durable::replay::digest;
-use crate::server::incumbent::Synced;
+use crate::server::role::Synced;
 use crate::server::secure::{Certified, Secure, is_refusal, shaken};
 
 /// The tables are compared at every so many-th.
@@ -144,6 +144,7 @@ impl Peers {
                 let pause = now.since(mem::replace(&mut last, now));
                 // As slowly as it turns.
                 let _ = beaten.send(Beat { checks, pause }).await;
+                shown.is_called(watched.standby());
                 shown.is(watched.behind());
             }
         });

@@ -59,7 +59,7 @@ use crate::server::counters::Counters;
 use crate::server::durable::{DirectoryStore, StateKey};
 use crate::server::error::ServerError;
 use crate::server::gate::Outlets;
-use crate::server::incumbent::{Incumbent, Role, Synced};
+use crate::server::incumbent::Incumbent;
 use crate::server::keeping::Keeping;
 use crate::server::lease::Lease;
 use crate::server::looker::{Looker, LooksLimits};
@@ -67,6 +67,7 @@ use crate::server::messages::Pulse;
 use crate::server::net::listener;
 use crate::server::phase::Phase;
 use crate::server::replica::Feed;
+use crate::server::role::{Role, Synced};
 use crate::server::run::end::reached;
 use crate::server::run::{Afterwards, Bound, Frame, ServerHandle, host, secure};
 use crate::server::threshold::Threshold;
@@ -182,7 +183,7 @@ impl Candidate {
         // Whoever asks one that stands by is asked by them, too.
         candidate.incumbent.rule(Arc::clone(&candidate.config.access));
         let nothing = (Until::default(), Until::default());
-        candidate.incumbent.stand(candidate.role(None), nothing, &candidate.synced);
+        candidate.counters.roles.stand(candidate.role(None), nothing, &candidate.synced);
         Ok(candidate)
     }
 
@@ -407,7 +408,7 @@ impl Candidate {
     /// Says to whoever looks how it stands.
     fn stand(&self, standing: &Standing, election: &Election) {
         let moments = (election.until(), election.heard());
-        self.incumbent.stand(self.role(Some(standing)), moments, &self.synced);
+        self.counters.roles.stand(self.role(Some(standing)), moments, &self.synced);
     }
 
     fn role(&self, standing: Option<&Standing>) -> Role {

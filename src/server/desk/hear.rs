@@ -381,6 +381,7 @@ impl Desk {
             }
             Query::Server
             | Query::Journal
+            | Query::Cluster
             | Query::Locks { .. }
             | Query::Sessions { .. }
             | Query::Outlooks { .. }
@@ -431,6 +432,7 @@ impl Desk {
                 inspect::server(table, query_id, now.since(self.since), &self.counters)
             }
             Query::Journal => inspect::journal(query_id, &self.counters.keeping),
+            Query::Cluster => inspect::cluster(query_id, self.counters.roles.role()),
             Query::Locks { cursor } => look.locks(cursor, budget),
             Query::Sessions { cursor } => look.sessions(cursor, budget),
             Query::Outlooks { cursor } => look.outlooks(cursor, budget),

@@ -18,6 +18,7 @@ use crate::engine::{
 use crate::journal::Distance;
 use crate::server::counters::Counters;
 use crate::server::keeping::{Beginning, Keeping};
+use crate::server::role::Role;
 use crate::types::{Cycle, CycleLink, RequestId, Timestamp};
 use crate::wire::{
     self, After, FRAME_LEN_MAX, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus,
@@ -145,6 +146,11 @@ pub(in crate::server) fn journal(query_id: u64, keeping: &Keeping) -> ServerMess
     let off_ms = keeping.off().map_or(0, |off| render::millis(off).max(1));
     let status = Box::new(JournalStatus { distance, bytes: keeping.bytes(), off_ms, start });
     ServerMessage::JournalStatus { query_id, status }
+}
+
+/// The cluster that it leads, if it is one of several.
+pub(in crate::server) fn cluster(query_id: u64, role: Option<Role>) -> ServerMessage {
+    ServerMessage::ClusterStatus { query_id, status: role.map(|role| Box::new(role.status())) }
 }
 
 /// A look at everything, by somebody who may see some of it.

@@ -151,6 +151,7 @@ impl ClientMessage {
                     | Query::Sessions { .. }
                     | Query::Outlooks { .. }
                     | Query::Journal
+                    | Query::Cluster
                     | Query::Contended { .. },
                 ..
             } => 0,
@@ -391,4 +392,6 @@ pub enum Query {
         /// 0 for the first page, then the `next` of the page before.
         cursor: u64,
     },
+    /// The cluster that the coordinator leads, if it is one of several.
+    Cluster,
 }

@@ -9,8 +9,8 @@ mod status;
 pub use self::client::{Attach, ClientMessage, Extra, Hello, Query, Reclaim, Request};
 pub use self::server::{Happening, ServerMessage};
 pub use self::status::{
-    After, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus, Outlook, Pause,
-    ServerStatus, SessionStatus, Waiter,
+    After, ClusterStatus, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus,
+    Outlook, Pause, ServerStatus, SessionStatus, Waiter,
 };
 use crate::types::CLAIMS_MAX;
 /// The words of the vocabulary that messages and all rooms share.

@@ -9,7 +9,8 @@ use crate::types::{
 
 use super::lists::event_claims;
 use super::{
-    JournalStatus, LockStatus, Outlook, SealedTicket, ServerStatus, SessionStatus, Standing,
+    ClusterStatus, JournalStatus, LockStatus, Outlook, SealedTicket, ServerStatus, SessionStatus,
+    Standing,
 };
 use crate::types::list::list;
 
@@ -178,6 +179,13 @@ pub enum ServerMessage {
         /// The status.
         status: Box<JournalStatus>,
     },
+    /// The cluster that the coordinator leads.
+    ClusterStatus {
+        /// From `Inspect`.
+        query_id: u64,
+        /// The status; none: there are no others.
+        status: Option<Box<ClusterStatus>>,
+    },
 }
 
 impl ServerMessage {
@@ -190,7 +198,8 @@ impl ServerMessage {
             | Self::Revoked { query_id }
             | Self::Subscribed { query_id }
             | Self::Outlook { query_id, .. }
-            | Self::JournalStatus { query_id, .. } => Some(query_id),
+            | Self::JournalStatus { query_id, .. }
+            | Self::ClusterStatus { query_id, .. } => Some(query_id),
             Self::Welcome { .. }
             | Self::Grant { .. }
             | Self::Queued { .. }
@@ -226,6 +235,7 @@ impl ServerMessage {
             Self::Missed { .. } => "Missed",
             Self::Outlook { .. } => "Outlook",
             Self::JournalStatus { .. } => "JournalStatus",
+            Self::ClusterStatus { .. } => "ClusterStatus",
         }
     }
 }

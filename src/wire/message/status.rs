@@ -237,3 +237,21 @@ pub enum JournalStart {
         grace_ms: u64,
     },
 }
+
+/// How a leader stands among those of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// The name of the leader, which answers.
+    pub leader: String,
+    /// Which leadership it is.
+    pub term: u64,
+    /// Milliseconds since it began to lead.
+    pub led_ms: u64,
+    /// How many positions the standby in sync has yet to acknowledge; none: no standby is in sync, so this
+    /// one is alone (rule P3).
+    pub behind: Option<u64>,
+    /// The name of that standby; empty while it is not known.
+    pub standby: String,
+}

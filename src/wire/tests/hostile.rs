@@ -164,6 +164,11 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_of_a_server() {
                 }
             }
             ServerMessage::JournalStatus { status, .. } => lie_about_start(&message, &status.start),
+            ServerMessage::ClusterStatus { status: Some(status), .. } => {
+                lie_about(&message, &status.cluster);
+                lie_about(&message, &status.leader);
+                lie_about(&message, &status.standby);
+            }
             ServerMessage::SessionStatus { sessions, .. } => {
                 lie_about(&message, sessions);
                 for session in sessions {
@@ -181,7 +186,8 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_of_a_server() {
                     lie_about(&message, text);
                 }
             }
-            ServerMessage::Grant { .. }
+            ServerMessage::ClusterStatus { status: None, .. }
+            | ServerMessage::Grant { .. }
             | ServerMessage::Queued { .. }
             | ServerMessage::Subscribed { .. }
             | ServerMessage::Missed { .. }
@@ -392,7 +398,7 @@ fn an_unknown_variant_is_refused_in_every_enum() {
     check::<Attach>(3);
     check::<Wait>(3);
     check::<Mode>(3);
-    check::<Query>(8);
+    check::<Query>(9);
     check::<After>(2);
     check::<Standing>(3);
     check::<Happening>(7);

@@ -14,7 +14,7 @@ use crate::types::{
 /// How many messages a client has.
 pub(super) const CLIENT_MESSAGES: u32 = 17;
 /// How many messages a server has.
-pub(super) const SERVER_MESSAGES: u32 = 18;
+pub(super) const SERVER_MESSAGES: u32 = 19;
 
 /// A session's id: its bytes count up.
 pub(super) const SESSION: SessionId = SessionId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
@@ -200,6 +200,7 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
 /// Those with more to say.
 fn with_more() -> Vec<(&'static str, ClientMessage)> {
     vec![
+        ("Inspect, Cluster", inspect(Query::Cluster)),
         ("RequestWith, to keep it", with_extras(request(Wait::Never, vec![Mode::Exclusive]))),
         ("RequestWith, newest first", superseding(request(Wait::Forever, vec![Mode::Exclusive]))),
         (
@@ -402,7 +403,23 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
                 JournalStart::Lost { why: "the machine was restarted".into(), grace_ms: 10_250 },
             ),
         ),
+        ("ClusterStatus, none", ServerMessage::ClusterStatus { query_id: 9, status: None }),
+        (
+            "ClusterStatus",
+            ServerMessage::ClusterStatus { query_id: 9, status: Some(Box::new(cluster())) },
+        ),
     ]
+}
+
+fn cluster() -> ClusterStatus {
+    ClusterStatus {
+        cluster: "prod".into(),
+        leader: "a".into(),
+        term: 7,
+        led_ms: 0x0102_0304,
+        behind: Some(3),
+        standby: "b".into(),
+    }
 }
 
 fn journal(distance: JournalDistance, start: JournalStart) -> ServerMessage {

@@ -78,6 +78,7 @@ fn query() -> impl Strategy<Value = Query> {
         any::<u64>().prop_map(|cursor| Query::Outlooks { cursor }),
         Just(Query::Journal),
         any::<u64>().prop_map(|cursor| Query::Contended { cursor }),
+        Just(Query::Cluster),
     ]
 }
 
@@ -289,6 +290,20 @@ fn journal_status() -> impl Strategy<Value = JournalStatus> {
     })
 }
 
+fn cluster_status() -> impl Strategy<Value = ClusterStatus> {
+    let numbers = any::<(u64, u64, Option<u64>)>();
+    (text(), text(), text(), numbers).prop_map(
+        |(cluster, leader, standby, (term, led_ms, behind))| ClusterStatus {
+            cluster,
+            leader,
+            term,
+            led_ms,
+            behind,
+            standby,
+        },
+    )
+}
+
 fn session_status() -> impl Strategy<Value = SessionStatus> {
     (identity(), text(), any::<(u128, bool, u64, u32, u64, u64, u64)>()).prop_map(
         |(identity, peer, (session, connected, age_ms, ttl_ms, lease_left_ms, held, waiting))| {
@@ -455,6 +470,9 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
             .prop_map(|((query_id, next), locks)| ServerMessage::Outlook { query_id, locks, next }),
         (any::<u64>(), journal_status()).prop_map(|(query_id, status)| {
             ServerMessage::JournalStatus { query_id, status: Box::new(status) }
+        }),
+        (any::<u64>(), proptest::option::of(cluster_status())).prop_map(|(query_id, status)| {
+            ServerMessage::ClusterStatus { query_id, status: status.map(Box::new) }
         }),
     ]
 }

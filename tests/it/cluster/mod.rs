@@ -6,6 +6,7 @@ pub(crate) mod etcd;
 mod following;
 mod guarded;
 mod leading;
+mod seen;
 pub(crate) mod serving;
 mod set_back;
 

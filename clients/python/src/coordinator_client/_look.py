@@ -51,6 +51,12 @@ def outlook(name: str) -> Look[Optional[wire.Outlook]]:
     return locks[0] if locks else None
 
 
+def cluster() -> Look[Optional[wire.ClusterStatus]]:
+    """The cluster that the coordinator leads; None: it is in none."""
+    answer = yield wire.QueryCluster()
+    return _expect(answer, wire.ClusterSeen).status  # type: ignore[no-any-return]
+
+
 def journal() -> Look[wire.JournalStatus]:
     """The journal, and how the coordinator's run began."""
     answer = yield wire.QueryJournal()

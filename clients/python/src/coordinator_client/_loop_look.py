@@ -194,6 +194,10 @@ class Observer:
         """Status of the coordinator."""
         return await self._look(_look.server_status())
 
+    async def cluster(self) -> Optional[wire.ClusterStatus]:
+        """The cluster that the coordinator leads; None: it is in none."""
+        return await self._look(_look.cluster())
+
     async def journal(self) -> wire.JournalStatus:
         """The journal of the coordinator, and how its run began."""
         return await self._look(_look.journal())

@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, Union
 
 from ._structures import (
-    AfterGrant, AfterLoss, AtLeast, Attach, Claim, CycleLink, DistanceMachine, DistanceOff,
-    DistanceProcess, Exclusive, Extra, Forever, HappenedCancelled, HappenedGranted, HappenedLost,
-    HappenedQueued, HappenedRejected, HappenedReleased, HappenedRequested, Happening, Held, Holder,
-    JournalStatus, LockStatus, Never, New, Observer, Opened,
-    Outlook, Pause, Permits, Query, QueryContended, QueryJournal, QueryLock, QueryLocks,
-    QueryOutlook, QueryOutlooks, QueryServer, QuerySessions, Reopened, Resume, Resumed,
-    ServerStatus, SessionStatus, Shared, Standing, StartLost, StartNew, StartReplayed, StartSaved,
-    Supersede, Ticket, Timeout, Wait, Waiter, string, u128, u16, u32, u64,
+    AfterGrant, AfterLoss, AtLeast, Attach, Claim, ClusterStatus, CycleLink, DistanceMachine,
+    DistanceOff, DistanceProcess, Exclusive, Extra, Forever, HappenedCancelled, HappenedGranted,
+    HappenedLost, HappenedQueued, HappenedRejected, HappenedReleased, HappenedRequested, Happening,
+    Held, Holder, JournalStatus, LockStatus, Never, New, Observer, Opened, Outlook, Pause, Permits,
+    Query, QueryCluster, QueryContended, QueryJournal, QueryLock, QueryLocks, QueryOutlook,
+    QueryOutlooks, QueryServer, QuerySessions, Reopened, Resume, Resumed, ServerStatus,
+    SessionStatus, Shared, Standing, StartLost, StartNew, StartReplayed, StartSaved, Supersede,
+    Ticket, Timeout, Wait, Waiter, string, u128, u16, u32, u64,
 )  # fmt: skip
 
 PROTOCOL = 1
@@ -306,6 +306,13 @@ class JournalSeen(NamedTuple):
     status: JournalStatus
 
 
+class ClusterSeen(NamedTuple):
+    """The server's ClusterStatus: the cluster that it leads, if it is one of several."""
+
+    query_id: u64
+    status: Optional[ClusterStatus]
+
+
 ClientMessage = Union[
     Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account, Watch,
     Subscribe, RequestWith, ReclaimWith, Unwatch, Authenticate, RevokeFor,
@@ -313,6 +320,7 @@ ClientMessage = Union[
 ServerMessage = Union[
     Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell, ServerSeen,
     LocksSeen, SessionsSeen, Revoked, Subscribed, Event, Missed, OutlooksSeen, JournalSeen,
+    ClusterSeen,
 ]  # fmt: skip
 
 # A variant's number is its place. New ones are appended, and nothing else ever changes.
@@ -322,7 +330,7 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "Mode": (Exclusive, Shared, Permits),
     "Query": (
         QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks,
-        QueryJournal, QueryContended,
+        QueryJournal, QueryContended, QueryCluster,
     ),
     "Extra": (AtLeast, Supersede),
     "After": (AfterLoss, AfterGrant),
@@ -340,10 +348,10 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "ServerMessage": (
         Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell,
         ServerSeen, LocksSeen, SessionsSeen, Revoked, Subscribed, Event, Missed, OutlooksSeen,
-        JournalSeen,
+        JournalSeen, ClusterSeen,
     ),
 }  # fmt: skip
 STRUCTURES: Tuple[Type[Any], ...] = (
     Claim, Held, Ticket, CycleLink, ServerStatus, Holder, Waiter, LockStatus, SessionStatus, Pause,
-    Outlook, JournalStatus, Request, Reclaim,
+    Outlook, JournalStatus, ClusterStatus, Request, Reclaim,
 )  # fmt: skip

@@ -98,6 +98,10 @@ class QueryOutlooks(NamedTuple):
     cursor: u64
 
 
+class QueryCluster(NamedTuple):
+    """Query: the cluster that the coordinator leads, if it is one of several."""
+
+
 class QueryJournal(NamedTuple):
     """Query: the journal, and how this run began."""
 
@@ -219,7 +223,7 @@ Wait = Union[Forever, Timeout, Never]
 Mode = Union[Exclusive, Shared, Permits]
 Query = Union[
     QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks, QueryJournal,
-    QueryContended,
+    QueryContended, QueryCluster,
 ]  # fmt: skip
 JournalDistance = Union[DistanceOff, DistanceProcess, DistanceMachine]
 JournalStart = Union[StartNew, StartSaved, StartReplayed, StartLost]
@@ -366,3 +370,14 @@ class JournalStatus(NamedTuple):
     bytes: u64
     off_ms: u64
     start: JournalStart
+
+
+class ClusterStatus(NamedTuple):
+    """How a leader stands among those of its cluster."""
+
+    cluster: string
+    leader: string
+    term: u64
+    led_ms: u64
+    behind: Optional[u64]
+    standby: string

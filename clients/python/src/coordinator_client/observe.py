@@ -15,7 +15,8 @@ from . import _dial, _look, _search, _terms, _wire as wire
 from ._errors import Unavailable, unavailable
 from ._look import KEEP_ALIVE_EVERY, Gap, Interest, Leader, Listening, Terms, Watching
 from ._wire import (
-    Event, Holder, JournalStatus, LockStatus, Missed, Outlook, ServerStatus, SessionStatus, Waiter,
+    ClusterStatus, Event, Holder, JournalStatus, LockStatus, Missed, Outlook, ServerStatus,
+    SessionStatus, Waiter,
 )  # fmt: skip
 
 Seen = TypeVar("Seen")
@@ -169,6 +170,10 @@ class Observer:
         """Status of the coordinator."""
         return self._look(_look.server_status())
 
+    def cluster(self) -> Optional[ClusterStatus]:
+        """The cluster that the coordinator leads; None: it is in none."""
+        return self._look(_look.cluster())
+
     def journal(self) -> JournalStatus:
         """The journal of the coordinator, and how its run began."""
         return self._look(_look.journal())
@@ -274,6 +279,6 @@ class Observer:
 
 
 __all__ = [
-    "Event", "Gap", "Holder", "JournalStatus", "Leader", "LockStatus", "Missed", "Observer",
-    "Outlook", "ServerStatus", "SessionStatus", "Waiter",
+    "ClusterStatus", "Event", "Gap", "Holder", "JournalStatus", "Leader", "LockStatus", "Missed",
+    "Observer", "Outlook", "ServerStatus", "SessionStatus", "Waiter",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use coordinator::wire::{Holder, LockStatus, Outlook, ServerStatus, SessionStatus};
+use coordinator::wire::{ClusterStatus, Holder, LockStatus, Outlook, ServerStatus, SessionStatus};
 use coordinator::{Error, Observer};
 
 use super::journal;
@@ -82,9 +82,13 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
             None => observer.outlooks().await?,
         };
         let sessions = if args.sessions { Some(observer.sessions().await?) } else { None };
-        // The last question: who does not know it hangs up.
+        // The last questions: who does not know one hangs up.
         let journal = observer.journal().await.ok();
-        Ok(Seen { server, journal, locks, outlooks, sessions })
+        let cluster = match journal {
+            Some(_) => observer.cluster().await.ok().flatten(),
+            None => None,
+        };
+        Ok(Seen { server, journal, cluster, locks, outlooks, sessions })
     };
     seen.await.map_err(|error| attempt.failed(&error))
 }
@@ -107,6 +111,7 @@ async fn name_all(observer: &Observer, locks: &mut [LockStatus]) -> Result<(), E
 /// The whole: a line for the server, a table of locks, perhaps one of sessions.
 fn overview(server: &str, seen: &Seen) -> String {
     let mut text = server_line(server, &seen.server);
+    text.push_str(&seen.cluster.as_ref().map(cluster_line).unwrap_or_default());
     text.push_str(&seen.journal.as_ref().map(journal::line).unwrap_or_default());
     if seen.locks.is_empty() {
         text.push_str("nothing is locked\n");
@@ -142,6 +147,21 @@ fn server_line(server: &str, status: &ServerStatus) -> String {
         format!("state not saved for {outage}: granting stops when the reserved tokens run out\n")
     });
     [Some(line), grace, unsaved].into_iter().flatten().collect()
+}
+
+/// Who leads the cluster, since when, and who would take over with everything.
+fn cluster_line(status: &ClusterStatus) -> String {
+    let ClusterStatus { cluster, leader, term, led_ms, behind, standby } = status;
+    let (leader, led) = (visible::escaped(leader), words::millis(*led_ms));
+    let sync = match (behind, standby.as_str()) {
+        (None, _) => "no standby is in sync".to_owned(),
+        (Some(_), "") => "a standby is in sync".to_owned(),
+        (Some(_), standby) => format!("{} is in sync", visible::escaped(standby)),
+    };
+    format!(
+        "cluster {}: {leader} leads, term {term}, for {led}; {sync}\n",
+        visible::escaped(cluster)
+    )
 }
 
 fn locks_table(locks: &[LockStatus], outlooks: &[Outlook]) -> String {

@@ -83,6 +83,7 @@ fn the_overview_shows_locks_with_holders_and_queues() {
     let seen = Seen {
         server: server(),
         journal: None,
+        cluster: None,
         locks: vec![deploy(), readers()],
         outlooks: vec![],
         sessions: None,
@@ -107,12 +108,34 @@ fn the_overview_shows_locks_with_holders_and_queues() {
 #[test]
 fn an_empty_table_says_so_in_words() {
     let server = ServerStatus { locks: 1, sessions: 1, grants: 1, ..server() };
-    let seen = Seen { journal: None, server, locks: vec![], outlooks: vec![], sessions: None };
+    let seen = Seen {
+        journal: None,
+        cluster: None,
+        server,
+        locks: vec![],
+        outlooks: vec![],
+        sessions: None,
+    };
     assert_eq!(
         overview("here:1", &seen),
         "coordinator 0.1.0 at here:1, epoch 18, up 3h12m: 1 session, 1 lock, 2 waiting, 1 grant\n\
          nothing is locked\n"
     );
+}
+
+fn cluster(behind: Option<u64>, standby: &str) -> ClusterStatus {
+    let (cluster, leader) = ("prod".to_owned(), "a.internal:5625".to_owned());
+    let standby = standby.to_owned();
+    ClusterStatus { cluster, leader, term: 7, led_ms: 11_520_000, behind, standby }
+}
+
+#[test]
+fn the_leader_of_a_cluster_says_so_and_who_would_take_over_with_everything() {
+    let told = |behind, standby| cluster_line(&cluster(behind, standby));
+    let head = "cluster prod: a.internal:5625 leads, term 7, for 3h12m; ";
+    assert_eq!(told(None, ""), format!("{head}no standby is in sync\n"));
+    assert_eq!(told(Some(5), ""), format!("{head}a standby is in sync\n"));
+    assert_eq!(told(Some(0), "b.internal:5625"), format!("{head}b.internal:5625 is in sync\n"));
 }
 
 #[test]
@@ -142,6 +165,7 @@ fn programs_get_numbers_and_stable_names() {
     let seen = Seen {
         server: server(),
         journal: None,
+        cluster: None,
         locks: vec![deploy()],
         outlooks: vec![],
         sessions: Some(vec![session]),
@@ -162,6 +186,7 @@ fn every_name_is_in_the_description() {
     let start = JournalStart::Lost { why: String::new(), grace_ms: 10_250 };
     let distance = JournalDistance::Process;
     let seen = Seen {
+        cluster: Some(cluster(Some(0), "b.internal:5625")),
         journal: Some(JournalStatus { distance, bytes: 5, off_ms: 0, start }),
         server: server(),
         locks: vec![deploy()],
@@ -171,7 +196,8 @@ fn every_name_is_in_the_description() {
     let json = json::seen(&seen);
     let (lock, journal) = (&json["locks"][0], &json["journal"]);
     let of_lock = [lock, &lock["holders"][0], &lock["waiters"][0]];
-    for object in [&json, &json["server"], journal, &journal["start"]].into_iter().chain(of_lock) {
+    let of_server = [&json["server"], &json["cluster"], journal, &journal["start"]];
+    for object in [&json].into_iter().chain(of_server).chain(of_lock) {
         for name in object.as_object().unwrap().keys() {
             assert!(described.contains(&format!("`{name}`")), "{name} is not described");
         }
@@ -181,7 +207,14 @@ fn every_name_is_in_the_description() {
 #[test]
 fn who_looks_sees_why_everybody_waits() {
     let server = ServerStatus { grace_ms: 8_200, unsaved_ms: 61_000, ..server() };
-    let seen = Seen { journal: None, server, locks: vec![], outlooks: vec![], sessions: None };
+    let seen = Seen {
+        journal: None,
+        cluster: None,
+        server,
+        locks: vec![],
+        outlooks: vec![],
+        sessions: None,
+    };
     let text = overview("here:1", &seen);
     assert!(text.contains("recovering: for 8s more, only previous holders"), "{text}");
     assert!(text.contains("state not saved for 1m1s: granting stops"), "{text}");

@@ -182,8 +182,14 @@ fn the_locale_says_what_can_be_shown() {
 #[test]
 fn programs_are_told_what_waiters_hold() {
     let server = ServerStatus::default();
-    let json =
-        as_json(&Seen { journal: None, server, locks: chain(), outlooks: vec![], sessions: None });
+    let json = as_json(&Seen {
+        journal: None,
+        cluster: None,
+        server,
+        locks: chain(),
+        outlooks: vec![],
+        sessions: None,
+    });
     assert_eq!(json["locks"][0]["waiters"][0]["holds"], json!(["migrations"]));
     assert_eq!(json["locks"][0]["waiters"][0]["owner"], 7);
     assert_eq!(json["locks"][0]["waiters"][1]["holds"], json!([]));
