@@ -125,5 +125,6 @@ pub(crate) use {
     },
     keeping::Beginning,
     net::listener::Listener,
+    net::socket::Socket,
     run::{Bound, before::table_before},
 };

@@ -35,18 +35,26 @@ impl Desk {
         now: Timestamp,
     ) -> usize {
         self.speaks(connection);
-        let mut handled = 0;
-        for message in parse::in_order(messages) {
-            if self.is_spent() {
-                break;
-            }
-            if self.is_to_rest(connection, message, now) {
-                break;
-            }
-            self.message(connection, message, now);
-            handled += 1;
+        if let [message] = messages {
+            // As most reads.
+            return usize::from(self.hear_one(connection, message, now));
         }
-        handled
+        let in_order = parse::in_order(messages);
+        in_order.take_while(|message| self.hear_one(connection, message, now)).count()
+    }
+
+    /// Has a message done, and says that it was; unless this turn has done enough, or it rests.
+    fn hear_one(
+        &mut self,
+        connection: ConnectionId,
+        message: &ClientMessage,
+        now: Timestamp,
+    ) -> bool {
+        if self.is_spent() || self.is_to_rest(connection, message, now) {
+            return false;
+        }
+        self.message(connection, message, now);
+        true
     }
 
     /// What comes from now on comes of what a connection says.

@@ -25,6 +25,7 @@ use super::place::Place;
 #[cfg(feature = "redis-api")]
 use super::redis::RedisSession;
 use super::session::{Session, Shared};
+use super::socket::Socket;
 use crate::server::barrier::{Ask, Barrier, look};
 use crate::server::chatter::Topic;
 use crate::server::gate::Outlets;
@@ -87,10 +88,7 @@ impl Here {
     }
 }
 
-impl<S> Host<S> for Here
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
-{
+impl<S: Socket> Host<S> for Here {
     fn start(&self, arrival: Arrival<S>) {
         let Arrival { stream, connection, certified, peer, place, shared } = arrival;
         #[cfg(feature = "redis-api")]

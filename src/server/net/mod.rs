@@ -11,4 +11,5 @@ pub(super) mod place;
 #[cfg(feature = "redis-api")]
 pub(super) mod redis;
 pub(super) mod session;
+pub(super) mod socket;
 pub(super) mod visits;

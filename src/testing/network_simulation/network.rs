@@ -17,7 +17,7 @@ use super::members::{Members, Says, Visit, member_at};
 use super::stream::{Side, Stream, Weather, Wire, millis};
 use super::trace::Trace;
 use crate::client::{Connecting, Connector, Whither};
-use crate::server::Listener;
+use crate::server::{Listener, Socket};
 use crate::testing::fuzz::Random;
 use crate::types::Epoch;
 
@@ -416,6 +416,8 @@ impl Connector for Route {
 
 /// Where a coordinator's connections come from.
 pub(super) struct Port(UnboundedReceiver<Stream>);
+
+impl Socket for Stream {}
 
 impl Listener for Port {
     type Stream = Stream;

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use log::{debug, warn};
 use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use super::hosts::{Arrival, Host};
 use super::place::{Door, Place};
 use super::session::Shared;
+use super::socket::Socket;
 use crate::server::chatter::Topic;
 use crate::server::places::Places;
 use crate::server::secure::Certified;
@@ -42,7 +42,7 @@ const PROBES: u32 = 4;
 /// Where connections come from: TCP, or what a test puts in its place.
 pub(crate) trait Listener: 'static {
     /// A connection's bytes.
-    type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
+    type Stream: Socket;
 
     /// The next connection, and where it comes from.
     async fn accept(&mut self) -> io::Result<(Self::Stream, Option<SocketAddr>)>;

@@ -8,8 +8,8 @@ use std::task::{Context as Task, Waker};
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext, Context};
 use log::{debug, warn};
-use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::super::socket::Socket;
 use super::Session;
 use crate::server::chatter::Topic;
 use crate::server::desk::render;
@@ -17,7 +17,7 @@ use crate::server::places::{Comer, Crowd};
 use crate::types::GoodbyeCode;
 use crate::wire::Attach;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
+impl<S: Socket> Session<S> {
     /// Has the connection closed when another needs its room at the door, if it is there.
     pub(super) fn listen_at_door(&mut self, ctx: &mut Context<Self>) {
         if let Some(ring) = self.place.ring() {

@@ -25,8 +25,8 @@ use std::task::{Context as Task, Poll, Wake, Waker};
 
 use actix::dev::ContextFut;
 use actix::{Addr, Context};
-use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::super::socket::Socket;
 use super::io::{Ear, Heard, Reading, Transport};
 use super::{SUBMITS_MAX, Session, Shared};
 use crate::server::desk::turn::{Submit, Window};
@@ -45,7 +45,7 @@ pub(super) enum Attention {
 }
 
 /// A session's task: its actor, and what hears for it.
-struct Attended<S: AsyncRead + AsyncWrite + Unpin + 'static> {
+struct Attended<S: Socket> {
     /// The actor, with its mailbox.
     actor: ContextFut<Session<S>, Context<Session<S>>>,
     /// What it reads and writes.
@@ -78,7 +78,7 @@ impl Wake for Bell {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
+impl<S: Socket> Session<S> {
     /// Starts it on this thread, in a task of its own.
     pub(in crate::server) fn begin(self) -> Addr<Self> {
         let transport = Rc::clone(&self.transport);
@@ -91,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Attended<S> {
+impl<S: Socket> Future for Attended<S> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<()> {
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Attended<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+impl<S: Socket> Transport<S> {
     /// Reads, and brings to the Coordinator what asks nothing else of the session. What does is kept for the
     /// actor.
     pub(super) fn listen(&mut self, task: &mut Task<'_>) -> Attention {
@@ -129,6 +129,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
                     }
                 }
                 (heard, _) => return self.leave_to_actor(heard),
+            }
+            if self.poll_more(task).is_pending() {
+                break;
             }
         }
         self.settle();

@@ -16,10 +16,11 @@ use std::task::{Context as Task, Poll, Waker, ready};
 use actix::fut::ActorFuture;
 use actix::{ActorContext, ActorState, Context};
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio_util::codec::Decoder;
 
 use super::super::outbox::Outbox;
+use super::super::socket::Socket;
 use super::{Session, Shared, State};
 use crate::server::ledger::Account;
 use crate::types::ConnectionId;
@@ -103,7 +104,7 @@ pub(super) struct Transport<S> {
     pub(super) mailed: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+impl<S: Socket> Transport<S> {
     /// Reads messages from `stream`, to begin with.
     pub(super) fn new(stream: S, account: Account) -> Self {
         Self {
@@ -194,6 +195,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         Poll::Ready(read)
     }
 
+    /// Whether there may be more. Pending if there is not: then the task is woken for it, if it is to be read.
+    pub(super) fn poll_more(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        match (self.reading, self.next) {
+            (Reading::Messages, Next::Read) => self.stream.poll_readable(task),
+            (Reading::Messages, Next::Decode | Next::DecodeLast | Next::Nothing) => Poll::Ready(()),
+            (Reading::Paused | Reading::Dropping | Reading::Over, _) => Poll::Pending,
+        }
+    }
+
     /// The messages that a read has brought, or the end of them.
     fn poll_batch(&mut self, task: &mut Task<'_>) -> Poll<Option<Heard>> {
         loop {
@@ -266,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 #[derive(Debug)]
 pub(super) struct Exchange;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Exchange {
+impl<S: Socket> ActorFuture<Session<S>> for Exchange {
     type Output = ();
 
     fn poll(
@@ -312,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<Session<S>> for Ex
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
+impl<S: Socket> Session<S> {
     /// Writes what there is to say, and what that makes room for.
     pub(super) fn poll_write(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
         loop {

@@ -55,7 +55,6 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle};
 use log::{debug, error, warn};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use self::io::{Ear, Exchange, Heard, Reading, Transport};
@@ -63,6 +62,7 @@ use self::onlooker::Onlooker;
 pub(in crate::server) use self::shared::Shared;
 use super::pace::Pace;
 use super::place::Place;
+use super::socket::Socket;
 use crate::server::chatter::Topic;
 use crate::server::desk::render;
 use crate::server::desk::turn::{Deliver, Handled, Window};
@@ -128,7 +128,7 @@ enum State {
     Closing,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
+impl<S: Socket> Session<S> {
     /// A session of `stream`, which is from `peer`.
     pub(in crate::server) fn new(
         stream: S,
@@ -468,7 +468,7 @@ fn is_introduction(message: &ClientMessage) -> bool {
     matches!(message, ClientMessage::Hello(_) | ClientMessage::Authenticate { .. })
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
+impl<S: Socket> Actor for Session<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
@@ -495,7 +495,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for Session<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for Session<S> {
+impl<S: Socket> Handler<Deliver> for Session<S> {
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) {

@@ -12,8 +12,8 @@ use std::mem;
 
 use actix::{AsyncContext, Context};
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::super::socket::Socket;
 use super::{Session, State};
 use crate::server::desk::EVENTS_BYTES_MAX;
 use crate::wire::{ClientMessage, ServerMessage};
@@ -27,7 +27,7 @@ pub(super) struct Onlooker {
     pub(super) missed: u64,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Session<S> {
+impl<S: Socket> Session<S> {
     /// Has the peer closed for not reading too from now on, if it wants to watch or to subscribe.
     pub(super) fn notice_onlooker(&mut self, messages: &[ClientMessage], ctx: &mut Context<Self>) {
         let wants_to = |message: &ClientMessage| {

@@ -10,20 +10,19 @@
 
 use std::cell::RefCell;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
+use super::super::socket::Socket;
 use super::OUTBOX_BYTES_MAX;
 use super::io::Transport;
 use crate::server::desk::turn::Deliver;
 use crate::server::gate::{Outlet, Said};
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Outlet for RefCell<Transport<S>> {
+impl<S: Socket> Outlet for RefCell<Transport<S>> {
     fn say(&self, deliver: &Deliver) -> Said {
         self.borrow_mut().say(deliver)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+impl<S: Socket> Transport<S> {
     /// Writes what is delivered, if that is all there is to it.
     fn say(&mut self, deliver: &Deliver) -> Said {
         let is_next = self.is_open && self.mailed == 0 && deliver.is_plain();
