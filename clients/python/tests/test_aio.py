@@ -446,3 +446,26 @@ async def test_who_looks_is_cancelled_though_an_answer_comes_at_the_same_moment(
             _, pending = await asyncio.wait([task], timeout=10)
             assert not pending and task.cancelled(), "it goes on"
     await client.close()
+
+
+@on_a_loop
+async def test_tasks_that_share_an_object_release_what_is_theirs(server, name):
+    permits, first_ends, first_is_out = aio.Semaphore(name, 2), asyncio.Event(), asyncio.Event()
+
+    async def first():
+        async with permits:
+            await first_ends.wait()
+        first_is_out.set()
+
+    task = asyncio.create_task(first())
+    await eventually(lambda: is_held(permits))
+    async with permits as hold:
+        first_ends.set()
+        await first_is_out.wait()
+        assert hold.acquired and permits.token == hold.token
+    await task
+    assert await permits.status() is None
+
+
+async def is_held(lock):
+    return lock.acquired

@@ -267,6 +267,82 @@ def test_an_interrupt_between_any_two_steps_leaves_nothing(server, name):
     interrupt_at_any_step(cc.Client(server), name)
 
 
+def interrupted_at_line(number, work):
+    """Runs it, and interrupts it before a line of the package; whether it came so far.
+
+    Not before the `try` of `__exit__`, where nothing of ours can catch anything.
+    """
+    package = os.path.dirname(cc.__file__)
+    left = [number]
+
+    class Interrupted(BaseException):
+        pass
+
+    def trace(frame, event, _):
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        begins = [1, 2] if frame.f_code.co_name == "__exit__" else []
+
+        def at(frame, event, _):
+            if event == "line" and not (begins and begins.pop()):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Interrupted
+            return at
+
+        return at
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+        return left[0] < 0  # A destructor swallows it.
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(before)
+
+
+def with_lock(lock):
+    with lock:
+        pass
+
+
+def with_lock_twice(lock):
+    with lock:
+        with lock:
+            pass
+
+
+def acquire_and_hold(lock):
+    """An interrupt while it is held belongs to who holds it."""
+    assert lock.acquire(timeout=DEADLINE)
+
+
+@pytest.mark.parametrize(
+    "kind, work",
+    [
+        (lambda client, name: client.lock(name), with_lock),
+        (lambda client, name: client.lock_all([name, name + "/2"]), with_lock),
+        (lambda client, name: client.rlock(name), with_lock_twice),
+        (lambda client, name: client.lock(name), acquire_and_hold),
+    ],
+    ids=["a lock", "several", "one within itself", "acquired"],
+)
+def test_an_object_that_lives_on_holds_nothing_after_an_interrupt(server, name, kind, work):
+    client, other = cc.Client(server), cc.Client(server)
+    client.connect(), other.connect()
+    lines, lock = 0, kind(client, name)
+    while interrupted_at_line(lines, lambda: work(lock)):
+        assert other.lock(name).acquire(timeout=5), f"it is held after line {lines} of it"
+        lines += 1
+        if lines % 7 == 0:
+            assert lock.acquire(timeout=5), f"its own object cannot have it after line {lines}"
+            lock.release()
+    assert lines > 50
+    client.close(), other.close()
+
+
 def test_a_handler_that_uses_a_lock_at_any_moment_neither_hangs_nor_breaks_anything(server, name):
     client, dice, seen = cc.Client(server, ttl=60), random.Random(2), []
     other = client.lock(name + "/handler")

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import eventually
+from conftest import DEADLINE, eventually
 
 import coordinator_client as cc
 from coordinator_client import Client, Lock
@@ -260,6 +260,44 @@ def test_a_revoked_lock_is_lost_and_says_so(shared_coordinator, server, name):
         lock.release()
     assert lock.acquire() and lock.acquired
     lock.release()
+
+
+def test_threads_that_share_an_object_release_what_is_theirs(server, name):
+    lock, seen = cc.SharedLock(name), []
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+
+    def first():
+        with lock:
+            first_is_in.set()
+            second_is_in.wait(DEADLINE)
+        first_is_out.set()
+
+    def second():
+        first_is_in.wait(DEADLINE)
+        with lock as hold:
+            second_is_in.set()
+            first_is_out.wait(DEADLINE)
+            seen.append((hold.acquired, lock.token == hold.token))
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [(True, True)] and lock.status() is None
+
+
+def test_the_end_of_a_body_that_was_released_in_it_takes_nothing_from_others(server, name):
+    lock = cc.SharedLock(name)
+    for _ in range(2):
+        thread = threading.Thread(target=lock.acquire)
+        thread.start()
+        thread.join()
+    with pytest.raises(cc.NotHeld, match="held by others through this object"):
+        with lock:
+            lock.release()
+    assert lock.status().holder_count == 2
+    lock.release(), lock.release()
 
 
 def test_who_waits_for_a_loss_is_woken_by_a_release(server, name):

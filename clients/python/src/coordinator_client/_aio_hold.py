@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from typing import Callable, Optional, Type
 
-from . import _wire as wire
+from . import _terms, _wire as wire
 from ._base import BaseHold
 from ._desk import HELD, LOST
 from ._errors import LockError
@@ -42,7 +42,8 @@ class Hold(BaseHold):
     def release(self) -> Answer:
         """Releases the locks at the call; awaiting it waits until they are free.
 
-        Raises `LockLost` if it was lost, `NotHeld` if it was already released.
+        Raises `LockLost` if it was lost, `NotHeld` if it was already released. Awaiting it raises
+        `Unavailable` if the coordinator does not answer: then it is free when that hears of it.
         """
         self._leave_parent()
         answer: Answer = self._session.release(self._grasp)
@@ -57,7 +58,8 @@ class Hold(BaseHold):
         """Upgrades a shared lock to exclusive, ahead of all waiters and without releasing it.
 
         Waits for the other holders. If it raises `LockTimeout`, `LockBusy` or `Deadlock`, the lock
-        is still held, shared. If the task is cancelled meanwhile, the lock is released.
+        is still held, shared. If the task is cancelled meanwhile, the lock is released; also if
+        the coordinator does not answer in time, which raises `Unavailable`.
         """
         return await self._convert(wire.Exclusive(), blocking, timeout)
 
@@ -66,7 +68,9 @@ class Hold(BaseHold):
         return await self._convert(wire.Shared(), True, -1)
 
     async def _convert(self, mode: wire.Mode, blocking: bool, timeout: float) -> "Hold":
-        await self._session.convert(self._grasp, self._in_mode(mode, blocking, timeout))
+        ask = self._in_mode(mode, blocking, timeout)
+        patience = _terms.patience(ask.wait, self._client.connect_timeout)
+        await self._session.convert(self._grasp, ask, patience)
         return self
 
     async def __aenter__(self) -> "Hold":

@@ -30,6 +30,13 @@ class Lockable(BaseLockable[Hold]):
     def _client(self) -> "Client":
         return self._named_client or default_for(self._wish.server, self._wish.ttl)
 
+    def _whose(self) -> object:
+        try:
+            # Not the task itself, which would be kept.
+            return id(asyncio.current_task())
+        except RuntimeError:
+            return None  # No loop runs.
+
     async def acquire(
         self, blocking: Optional[bool] = None, timeout: Optional[float] = None
     ) -> bool:
@@ -47,24 +54,25 @@ class Lockable(BaseLockable[Hold]):
     async def _acquire(self, blocking: bool, timeout: float) -> Hold:
         wait = _terms.wait(blocking, timeout)
         hold = await self._client._acquire(self._wish, wait, self._waits)
-        hold._parent = weakref.ref(self)
+        hold._parent, hold._by = weakref.ref(self), self._whose()
         self._holds.append(hold)
         if self._on_lost is not None:
             call_when_lost(hold, self._on_lost)
         return hold
 
     def release(self) -> Answer:
-        """Releases the latest hold of this object, at the call.
+        """Releases the latest hold of this object, of this task if it has one, at the call.
 
-        Awaiting it waits until the lock is free. Raises `NotHeld` if there is none, `LockLost` if
-        it was lost.
+        Awaiting it waits until the lock is free, and raises `Unavailable` if the coordinator does
+        not answer: then it is free when that hears of it. Raises `NotHeld` if there is none,
+        `LockLost` if it was lost.
         """
         hold = self._pop()
         answer: Answer = hold._session.release(hold._grasp)
         return answer
 
     def _let_go(self) -> Optional[Answer]:
-        hold = self._pop()
+        hold = self._pop(at_the_end_of_a_body=True)
         answer: Optional[Answer] = hold._session.let_go(hold._grasp)
         return answer
 

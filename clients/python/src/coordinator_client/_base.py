@@ -38,8 +38,9 @@ class BaseHold:
         self._session = session
         self._grasp = grasp
         self._client = client  # Kept alive, for its session is ours.
-        # The lock by which it was acquired.
+        # The lock by which it was acquired, and the thread or task that did so.
         self._parent: "Optional[weakref.ref[Any]]" = None
+        self._by: object = None
 
     @property
     def name(self) -> str:
@@ -141,11 +142,35 @@ class BaseLockable(Generic[AnyHold]):
         another._reset()
         return another
 
-    def _pop(self) -> AnyHold:
-        try:
-            return self._holds.pop()
-        except IndexError:
-            raise self._not_held() from None
+    def _whose(self) -> object:
+        """The thread or task that runs."""
+        raise NotImplementedError
+
+    def _mine(self) -> Optional[AnyHold]:
+        """The latest hold of this thread or task."""
+        me = self._whose()
+        return next((hold for hold in reversed(self._holds) if hold._by == me), None)
+
+    def _pop(self, at_the_end_of_a_body: bool = False) -> AnyHold:
+        """Takes the hold that is to end: an own one, or else another's.
+
+        At the end of a body another's is taken only if it is alone: such a body may have begun in
+        another thread or task.
+        """
+        while True:
+            hold = self._hold
+            if hold is None:
+                raise self._not_held()
+            if at_the_end_of_a_body and len(self._holds) > 1 and hold._by != self._whose():
+                raise NotHeld(
+                    f'"{self._wish.name}" is held by others through this object, and not by this one',
+                    "do not release it in the body of its own with",
+                )
+            try:
+                self._holds.remove(hold)
+                return hold
+            except ValueError:
+                continue  # Somebody was faster.
 
     def _not_held(self) -> NotHeld:
         return NotHeld(f'"{self._wish.name}" is not held by this object')
@@ -159,7 +184,8 @@ class BaseLockable(Generic[AnyHold]):
     @property
     def _hold(self) -> Optional[AnyHold]:
         try:
-            return self._holds[-1]
+            hold = self._holds[-1]
+            return hold if len(self._holds) == 1 else self._mine() or hold
         except IndexError:
             return None
 
@@ -195,7 +221,9 @@ class BaseLockable(Generic[AnyHold]):
 
     @property
     def token(self) -> int:
-        """The fencing token of the latest hold; `NotHeld` if there is none."""
+        """The fencing token of the latest hold, rather of this thread or task than of others;
+        `NotHeld` if there is none.
+        """
         return self._held().token
 
     @property

@@ -117,7 +117,12 @@ class Client(BaseClient):
         return session
 
     def _acquire(
-        self, wish: _terms.Wish, wait: wire.Wait, began: float, waits: List[Tuple[Session, Grasp]]
+        self,
+        wish: _terms.Wish,
+        wait: wire.Wait,
+        began: float,
+        waits: List[Tuple[Session, Grasp]],
+        got: List[Hold],
     ) -> Hold:
         ask = wish.ask
         timeout = wait.ms / 1000 if isinstance(wait, wire.Timeout) else None
@@ -133,6 +138,7 @@ class Client(BaseClient):
             ask = ask._replace(wait=wait)
         # It is somebody's from the start: what is interrupted at any moment is given back.
         hold = Hold(session, Grasp(ask, nobody, session.pid), self)
+        got.append(hold)
         waited = (session, hold._grasp)
         waits.append(waited)
         try:

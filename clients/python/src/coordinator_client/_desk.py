@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, Optional
 
 from . import _clock, _core, _wire as wire
 from ._core import Ask, Core
-from ._errors import LockError, LockLost, LockTimeout, NotHeld, ended, refused
+from ._errors import Closed, LockError, LockLost, LockTimeout, NotHeld, ended, refused
 from ._report import Feed, Reporter
 from ._terms import first_name
 from ._values import before, jeopardy
@@ -92,6 +92,16 @@ class Grasp:
         """Why it is not held any more."""
         reason = Reason.FORKED if self.is_forked else self.reason or Reason.EXPIRED
         return LockLost(first_name(self.ask), self.token, reason)
+
+
+def not_free(grasp: Grasp) -> Optional[LockError]:
+    """Why what was released is not known to be free. Raises what else there is to say of it."""
+    error = grasp.error
+    if error is None or isinstance(error, Closed):
+        return None  # A goodbye frees it, too.
+    if isinstance(error, ConnectionError):
+        return error
+    raise error
 
 
 class Desk:

@@ -248,6 +248,11 @@ def unavailable(server: str, why: object) -> Unavailable:
     return Unavailable(f"{what} {server} ({cause(why)})", hint)
 
 
+def silent(server: str, length: float) -> Unavailable:
+    """Nobody says anything."""
+    return unavailable(server, f"no answer within {length:.3g} s")
+
+
 def cause(error: object) -> str:
     """Why a connection failed, without the number that systems add."""
     if isinstance(error, OSError) and error.strerror:

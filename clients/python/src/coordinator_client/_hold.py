@@ -6,7 +6,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Callable, Optional, Type
 
-from . import _wire as wire
+from . import _terms, _wire as wire
 from ._base import BaseHold
 from ._desk import HELD, LOST, WAITING, Grasp
 from ._errors import LockError
@@ -64,20 +64,24 @@ class Hold(BaseHold):
     def release(self) -> None:
         """Releases it, and waits until it is free, which the end of a ``with`` does not.
 
-        Raises `LockLost` if it was lost, `NotHeld` if it was already released.
+        Raises `LockLost` if it was lost, `NotHeld` if it was already released, and `Unavailable`
+        if the coordinator does not answer: then it is free when that hears of it.
         """
-        self._leave_parent()
-        self._session.release(self._grasp)
-
-    def _let_go(self) -> None:
-        self._leave_parent()
-        self._session.let_go(self._grasp)
+        try:
+            self._leave_parent()
+            self._session.release(self._grasp)
+        except LockError:
+            raise
+        except BaseException:
+            give_back(self)
+            raise
 
     def upgrade(self, blocking: bool = True, timeout: float = -1) -> "Hold":
         """Upgrades a shared lock to exclusive, ahead of all waiters and without releasing it.
 
         Waits for the other holders. If it raises `LockTimeout`, `LockBusy` or `Deadlock`, the lock
-        is still held, shared.
+        is still held, shared. If the coordinator does not answer in time, it raises `Unavailable`,
+        and the lock is given back: nobody knows in which mode it is held.
         """
         return self._convert(wire.Exclusive(), blocking, timeout)
 
@@ -86,7 +90,9 @@ class Hold(BaseHold):
         return self._convert(wire.Shared(), True, -1)
 
     def _convert(self, mode: wire.Mode, blocking: bool, timeout: float) -> "Hold":
-        self._session.convert(self._grasp, self._in_mode(mode, blocking, timeout))
+        ask = self._in_mode(mode, blocking, timeout)
+        patience = _terms.patience(ask.wait, self._client.connect_timeout)
+        self._session.convert(self._grasp, ask, patience)
         return self
 
     def __enter__(self) -> "Hold":
@@ -94,7 +100,15 @@ class Hold(BaseHold):
         return self
 
     def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
-        leave(self._let_go, kind)
+        try:
+            self._leave_parent()
+            self._session.let_go(self._grasp)
+        except LockError:
+            if kind is None:
+                raise
+        except BaseException:
+            give_back(self)
+            raise
 
     def __del__(self) -> None:
         try:
@@ -104,13 +118,10 @@ class Hold(BaseHold):
             pass  # It was never finished.
 
 
-def leave(release: Callable[[], None], kind: Optional[Type[BaseException]]) -> None:
-    """Releases at the end of a body; an exception of the body is never masked."""
-    try:
-        release()
-    except LockError:
-        if kind is None:
-            raise
+def give_back(hold: Hold) -> None:
+    """After an interrupt, which may have come at any step of an acquire or a release."""
+    if hold._grasp.stage in (WAITING, HELD):
+        hold._session.drop(hold._grasp)
 
 
 def call_when_lost(hold: Hold, callback: Callable[[Hold], None]) -> None:

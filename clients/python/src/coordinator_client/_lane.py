@@ -18,13 +18,14 @@ nothing then: what it wants is done after it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import selectors
 import socket
 import struct
 import threading
-from typing import Any, Callable, List, Optional, Set
+from typing import Any, Callable, Iterator, List, Optional, Set
 
 from . import _clock, _search, _wire as wire
 from ._carrier import READ_BYTES_MAX, Carrier
@@ -289,7 +290,7 @@ class Lane(Carrier):
         """From now on it is told by the session's thread."""
         self._patient.add(grasp)
         if self._reader is None:
-            with self._lock:
+            with self._locked():
                 if self._reader is None:
                     self._watch_again(self._link)
 
@@ -346,7 +347,7 @@ class Lane(Carrier):
             or is_mine(self._lock)
         ):
             return
-        with self._lock:
+        with self._locked():
             link, self._reader = self._read_link, None
             if link is not None:
                 link.leave_wait()
@@ -365,10 +366,25 @@ class Lane(Carrier):
             self._broken = self._broken if is_main else link
         if link is not None and link.writer is grasp:
             link.writer, self._broken = None, link
-        # Before 3.11 an interrupt can come between the end of a body and its release.
+        self._unlock()
+        self._wake()
+
+    def _unlock(self) -> None:
+        """Before 3.11 an interrupt can come between the end of a body and its release."""
         if is_mine(self._lock):
             self._lock.release()
-        self._wake()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """With the lock held, whatever comes; also by a handler that came upon a step."""
+        is_within = is_mine(self._lock)
+        try:
+            with self._lock:
+                yield
+        except BaseException:
+            if not is_within:
+                self._unlock()
+            raise
 
     # --- the session's thread ---
 

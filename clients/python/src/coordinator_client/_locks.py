@@ -7,14 +7,14 @@ import threading
 import time
 import weakref
 from typing import (
-    TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional, Tuple, Type, TypeVar,
+    TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, TypeVar,
 )  # fmt: skip
 
 from . import _dial, _terms, _wire as wire
 from ._base import BaseLockable
 from ._client import default_for
-from ._errors import LockBusy, LockTimeout, NotHeld
-from ._hold import Hold, Lost, call_when_lost, leave
+from ._errors import LockBusy, LockError, LockTimeout, NotHeld
+from ._hold import Hold, Lost, call_when_lost, give_back
 
 if TYPE_CHECKING:
     from ._client import Client, Owner
@@ -32,6 +32,9 @@ class Lockable(BaseLockable[Hold]):
     def _client(self) -> "Client":
         return self._named_client or default_for(self._wish.server, self._wish.ttl)
 
+    def _whose(self) -> object:
+        return threading.get_ident()
+
     # --- acquiring ---
 
     def acquire(self, blocking: Optional[bool] = None, timeout: Optional[float] = None) -> bool:
@@ -40,36 +43,72 @@ class Lockable(BaseLockable[Hold]):
         Without arguments, waits as set in the constructor; with one, as `threading.Lock` does.
         Every other rejection is raised.
         """
+        got: List[Hold] = []
         try:
-            self._acquire(*self._wish.patience(blocking, timeout))
+            self._acquire(*self._wish.patience(blocking, timeout), got)
             return True
         except (LockBusy, LockTimeout):
             return False
+        except BaseException:
+            self._give_back(got)
+            raise
 
-    def _acquire(self, blocking: bool, timeout: float) -> Hold:
-        wait = _terms.wait(blocking, timeout)
-        began = time.monotonic()
-        hold = self._client._acquire(self._wish, wait, began, self._waits)
-        hold._parent = weakref.ref(self)
-        self._holds.append(hold)
-        if self._on_lost is not None:
-            call_when_lost(hold, self._on_lost)
-        return hold
+    def _acquire(self, blocking: bool, timeout: float, got: Optional[List[Hold]] = None) -> Hold:
+        """What is held, or is about to be, is in ``got``: whoever is interrupted gives it back."""
+        got = [] if got is None else got
+        try:
+            wait = _terms.wait(blocking, timeout)
+            began = time.monotonic()
+            hold = self._client._acquire(self._wish, wait, began, self._waits, got)
+            hold._parent, hold._by = weakref.ref(self), threading.get_ident()
+            self._holds.append(hold)
+            if self._on_lost is not None:
+                call_when_lost(hold, self._on_lost)
+            return hold
+        except BaseException:
+            self._give_back(got)
+            raise
+
+    def _give_back(self, holds: List[Hold]) -> None:
+        """After an interrupt: nobody knows by whom they are held, or that they are."""
+        for hold in holds:
+            self._forget(hold)
+            give_back(hold)
+
+    def _give_mine_back(self) -> None:
+        mine = self._mine()
+        self._give_back([] if mine is None else [mine])
 
     # --- releasing ---
 
     def release(self) -> None:
-        """Releases the latest hold of this object, in any thread, and waits until it is free.
+        """Releases the latest hold of this object, of this thread if it has one, and waits until
+        the lock is free.
 
         The end of a ``with`` does not wait for that. Raises `NotHeld` if there is none, `LockLost`
-        if it was lost.
+        if it was lost, and `Unavailable` if the coordinator does not answer: then it is held here
+        no more, and free for others when the coordinator hears of it, or the lease ends.
         """
-        hold = self._pop()
-        hold._session.release(hold._grasp)
+        hold: Optional[Hold] = None
+        try:
+            hold = self._pop()
+            hold._session.release(hold._grasp)
+        except LockError:
+            raise
+        except BaseException:
+            self._give_mine_back() if hold is None else give_back(hold)
+            raise
 
     def _let_go(self) -> None:
-        hold = self._pop()
-        hold._session.let_go(hold._grasp)
+        hold: Optional[Hold] = None
+        try:
+            hold = self._pop(at_the_end_of_a_body=True)
+            hold._session.let_go(hold._grasp)
+        except LockError:
+            raise
+        except BaseException:
+            self._give_mine_back() if hold is None else give_back(hold)
+            raise
 
     # --- looking ---
 
@@ -106,10 +145,25 @@ class Lockable(BaseLockable[Hold]):
     # --- the language ---
 
     def __enter__(self) -> Hold:
-        return self._acquire(self._wish.blocking, self._wish.timeout)
+        got: List[Hold] = []
+        try:
+            return self._acquire(self._wish.blocking, self._wish.timeout, got)
+        except BaseException:
+            self._give_back(got)
+            raise
 
     def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
-        leave(self._let_go, kind)
+        # As in `_let_go`, for an interrupt may come at each call.
+        hold: Optional[Hold] = None
+        try:
+            hold = self._pop(at_the_end_of_a_body=True)
+            hold._session.let_go(hold._grasp)
+        except LockError:
+            if kind is None:
+                raise
+        except BaseException:
+            self._give_mine_back() if hold is None else give_back(hold)
+            raise
 
     def __call__(self, function: Function) -> Function:
         """As a decorator: each call of the function holds the lock, through its own object."""
@@ -287,8 +341,14 @@ class Semaphore(Lockable):
             raise ValueError("n must be one or more")
         if len(self._holds) < n:
             raise self._not_held()
+        failed: Optional[LockError] = None
         for _ in range(n):
-            super().release()
+            try:
+                super().release()
+            except LockError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def __repr__(self) -> str:
         permits = self._wish.ask.claims[0].mode
@@ -318,32 +378,52 @@ class RLock:
 
     def acquire(self, blocking: Optional[bool] = None, timeout: Optional[float] = None) -> bool:
         """As `Lock.acquire`; at once if this thread already holds it."""
-        if self._owner == threading.get_ident() and self._lock._hold is not None:
-            self._lock._held().check()
-            self._count += 1
+        me, before = threading.get_ident(), self._depth()
+        try:
+            if before:
+                self._lock._held().check()
+            elif not self._lock.acquire(blocking, timeout):
+                return False
+            self._owner, self._count = me, before + 1
             return True
-        if not self._lock.acquire(blocking, timeout):
-            return False
-        self._owner, self._count = threading.get_ident(), 1
-        return True
+        except BaseException:
+            self._go_back(me, before)
+            raise
+
+    def _depth(self) -> int:
+        """How often this thread holds it."""
+        mine = self._owner == threading.get_ident() and self._lock._hold is not None
+        return self._count if mine else 0
+
+    def _go_back(self, me: int, depth: int) -> None:
+        """After an interrupt: as before it, or as after it, and not in between."""
+        if self._owner == me:
+            self._owner, self._count = (me, depth) if depth else (None, 0)
+        if not depth:
+            self._lock._give_mine_back()
 
     def release(self) -> None:
         """Releases it once; `NotHeld` in any thread but the one that acquired it."""
-        if self._count_down():
-            self._lock.release()
+        self._leave(self._lock.release)
 
-    def _let_go(self) -> None:
-        if self._count_down():
-            self._lock._let_go()
+    def _leave(self, let_go: Callable[[], None]) -> None:
+        """Counts down; the last time, lets go."""
+        depth: Optional[int] = None
+        try:
+            depth = self._depth_after()
+            self._owner, self._count = (self._owner, depth) if depth else (None, 0)
+            if not depth:
+                let_go()
+        except LockError:
+            raise
+        except BaseException:
+            self._go_back(threading.get_ident(), self._depth_after() if depth is None else depth)
+            raise
 
-    def _count_down(self) -> bool:
-        """Whether that was the last."""
+    def _depth_after(self) -> int:
         if self._owner != threading.get_ident() or not self._count:
             raise NotHeld(f'"{self.name}" is not held by this thread')
-        self._count -= 1
-        if not self._count:
-            self._owner = None
-        return not self._count
+        return self._count - 1
 
     @property
     def name(self) -> str:
@@ -374,16 +454,33 @@ class RLock:
         self._lock.cancel()
 
     def __enter__(self) -> Hold:
-        mine = self._owner == threading.get_ident() and self._lock._hold is not None
-        if mine:
-            self.acquire()
-        else:
-            self._lock.__enter__()
-            self._owner, self._count = threading.get_ident(), 1
-        return self._lock._held()
+        me, before = threading.get_ident(), self._depth()
+        try:
+            if before:
+                hold = self._lock._held()
+                hold.check()
+            else:
+                hold = self._lock.__enter__()
+            self._owner, self._count = me, before + 1
+            return hold
+        except BaseException:
+            self._go_back(me, before)
+            raise
 
     def __exit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
-        leave(self._let_go, kind)
+        # As in `_leave`, for an interrupt may come at each call.
+        depth: Optional[int] = None
+        try:
+            depth = self._depth_after()
+            self._owner, self._count = (self._owner, depth) if depth else (None, 0)
+            if not depth:
+                self._lock._let_go()
+        except LockError:
+            if kind is None:
+                raise
+        except BaseException:
+            self._go_back(threading.get_ident(), self._depth_after() if depth is None else depth)
+            raise
 
     def _is_owned(self) -> bool:
         return self._owner == threading.get_ident()

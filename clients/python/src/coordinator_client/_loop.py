@@ -14,18 +14,18 @@ import socket
 import threading
 import time
 import weakref
-from typing import Any, AsyncGenerator, Callable, Generator, List, Optional, Set
+from typing import Any, AsyncGenerator, Callable, Generator, List, Optional, Set, Tuple
 
 from . import _clock, _core, _dial, _search, _wire as wire
 from ._core import Ask, Core, Introduction, Reconnect
-from ._desk import HELD, LOST, WAITING, Desk, Grasp, nobody
-from ._errors import Cancelled, Closed, LockLost, LockTimeout, unavailable, unknown_lock
+from ._desk import HELD, LOST, WAITING, Desk, Grasp, nobody, not_free
+from ._errors import Cancelled, Closed, LockError, LockLost, silent, unavailable
 from ._loop_link import Link
 from ._terms import first_name
 
 FAREWELL_TIMEOUT = 1.0
 RELEASE_TIMEOUT = 5.0
-ANSWER_GRACE = 1.0
+ANSWER_GRACE = 2.0
 SLEEP_MAX = 3600.0
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
@@ -171,8 +171,9 @@ class Session:
             self.cancel(grasp)
             raise
         if grasp.stage == WAITING:
+            # Whether it is busy is not known: that the time is up, the coordinator would have said.
             self.cancel(grasp)
-            raise LockTimeout(unknown_lock(first_name(ask)), timeout or 0)
+            raise silent(self.server, (timeout or 0) + ANSWER_GRACE)
         grasp.wake = nobody
         if grasp.error is not None:
             raise grasp.error
@@ -192,14 +193,16 @@ class Session:
             if timer is not None:
                 timer.cancel()
 
-    async def convert(self, grasp: Grasp, ask: Ask) -> None:
+    async def convert(self, grasp: Grasp, ask: Ask, timeout: Optional[float] = None) -> None:
         """Waits until what is held is held in other modes."""
         self._check_held(grasp)
         answer: "asyncio.Future[None]" = self.loop.create_future()
         conversion = self.desk.convert(grasp, ask, lambda: _resolve(answer))
         self.turn()
         try:
-            await answer
+            await self._sleep(answer, None if timeout is None else timeout + ANSWER_GRACE)
+            if not conversion.done:
+                raise silent(self.server, (timeout or 0) + ANSWER_GRACE)
         except BaseException:
             # Nobody knows whether it was converted: both are given back.
             if not conversion.done and not self.is_forked:
@@ -210,7 +213,22 @@ class Session:
             raise conversion.error
 
     def release(self, grasp: Grasp) -> Answer:
-        """Gives back what is held, now; what it returns can be awaited to hear that it is free."""
+        """Gives back what is held, now; what it returns can be awaited to hear that it is free.
+
+        That raises `Unavailable` if nobody says so.
+        """
+        answer, unknown = self._release(grasp)
+
+        def hear() -> Generator[Any, None, None]:
+            yield from answer.__await__()
+            if unknown:
+                raise unknown[0]
+
+        return Answer(hear)
+
+    def _release(self, grasp: Grasp) -> Tuple[Answer, List[LockError]]:
+        """The answer to be awaited, and then why it is not known to be free."""
+        unknown: List[LockError] = []
         self._check_held(grasp)
         answer: "asyncio.Future[None]" = self.loop.create_future()
         grasp.wake = lambda: _resolve(answer)
@@ -220,10 +238,11 @@ class Session:
         def hear() -> Generator[Any, None, None]:
             yield from self._sleep(answer, RELEASE_TIMEOUT).__await__()
             grasp.wake = nobody
-            if grasp.error is not None and not isinstance(grasp.error, (ConnectionError, Closed)):
-                raise grasp.error
+            error = not_free(grasp) if grasp.answered else silent(self.server, RELEASE_TIMEOUT)
+            if error is not None:
+                unknown.append(error)
 
-        return Answer(hear)
+        return Answer(hear), unknown
 
     def let_go(self, grasp: Grasp) -> Optional[Answer]:
         """The same; what it returns is to be awaited, where not everything is in order.
@@ -233,7 +252,7 @@ class Session:
         """
         link = self._smooth_link()
         if link is None:
-            return self.release(grasp)
+            return self._release(grasp)[0]
         self._check_held(grasp)
         self.desk.release(grasp)
         link.put(self.desk.settle())

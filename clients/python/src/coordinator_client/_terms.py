@@ -106,6 +106,13 @@ def wait(blocking: bool, timeout: float) -> wire.Wait:
     return wire.Timeout(ms) if ms else wire.Never()
 
 
+def patience(wait: wire.Wait, connect_timeout: float) -> Optional[float]:
+    """How long to wait for an answer at most; None: for ever."""
+    if isinstance(wait, wire.Timeout):
+        return wait.ms / 1000
+    return connect_timeout if isinstance(wait, wire.Never) else None
+
+
 def ask(
     wanted: List[wire.Claim],
     *,

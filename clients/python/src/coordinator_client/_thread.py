@@ -19,8 +19,8 @@ from typing import Callable, Iterator, List, Optional
 from . import _clock, _dial, _search
 from ._carrier import FAREWELL_TIMEOUT
 from ._core import Ask, Introduction
-from ._desk import HELD, REFUSED, WAITING, Conversion, Grasp, nobody
-from ._errors import Cancelled, Closed, LockError, LockTimeout, unavailable, unknown_lock
+from ._desk import HELD, REFUSED, WAITING, Conversion, Grasp, nobody, not_free
+from ._errors import Cancelled, Closed, LockError, silent, unavailable
 from ._lane import Lane, is_mine
 from ._link import WAIT_SLICE, Link, Signal
 from ._report import Feed, SessionEvent
@@ -28,7 +28,7 @@ from ._terms import first_name
 
 RELEASE_TIMEOUT = 5.0
 # A server that does not answer at the end of a timeout is given so long.
-ANSWER_GRACE = 1.0
+ANSWER_GRACE = 2.0
 
 _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
@@ -121,8 +121,9 @@ class Session(Lane):
             self._do_and_wait(nobody)
             raise
         if not answered:
+            # Whether it is busy is not known: that the time is up, the coordinator would have said.
             self._do_and_wait(lambda: self.desk.cancel(grasp))
-            raise LockTimeout(unknown_lock(first_name(grasp.ask)), timeout or 0)
+            raise silent(self.server, (timeout or 0) + ANSWER_GRACE)
         grasp.wake = nobody
         if grasp.error is not None:
             raise grasp.error
@@ -159,7 +160,7 @@ class Session(Lane):
             grasp.stage, grasp.error = REFUSED, error
             grasp.wake()
 
-    def convert(self, grasp: Grasp, ask: Ask) -> None:
+    def convert(self, grasp: Grasp, ask: Ask, timeout: Optional[float] = None) -> None:
         """Waits until what is held is held in other modes."""
         self._check_free()
         signal = Signal()
@@ -177,7 +178,8 @@ class Session(Lane):
         try:
             self._do(begin)
             with self._patience(grasp):
-                signal.wait(None)
+                if not signal.wait(None if timeout is None else timeout + ANSWER_GRACE):
+                    raise silent(self.server, (timeout or 0) + ANSWER_GRACE)
         except BaseException:
             # Nobody knows whether it was converted: both are given back.
             self.drop(grasp)
@@ -187,7 +189,16 @@ class Session(Lane):
             raise error
 
     def release(self, grasp: Grasp) -> None:
-        """Gives back what is held. It is given back when this is called, not when it returns."""
+        """Gives back what is held. It is given back when this is called, not when it returns.
+
+        Raises `Unavailable` if nobody says that it is free.
+        """
+        unknown = self._release(grasp)
+        if unknown is not None:
+            raise unknown
+
+    def _release(self, grasp: Grasp) -> Optional[LockError]:
+        """Why it is not known to be free."""
         signal = Signal()
         errors: List[LockError] = []
         if grasp.stage == HELD:
@@ -197,7 +208,7 @@ class Session(Lane):
             self._do(lambda: self._give_back(grasp, signal, errors))
         if not (is_carried and grasp.answered):
             self._wait_until_free(grasp, signal, errors)
-        self._end_release(grasp, errors)
+        return self._end_release(grasp, errors)
 
     def let_go(self, grasp: Grasp) -> None:
         """The same, and waits only where not everything is in order.
@@ -207,7 +218,7 @@ class Session(Lane):
         """
         is_written = self._hand_in(grasp) if grasp.stage == HELD else None
         if is_written is None:
-            self.release(grasp)
+            self._release(grasp)
         elif not is_written:
             signal = Signal()
             grasp.wake = signal.set
@@ -225,12 +236,13 @@ class Session(Lane):
                 if errors or grasp.answered:
                     return
 
-    def _end_release(self, grasp: Grasp, errors: List[LockError]) -> None:
+    def _end_release(self, grasp: Grasp, errors: List[LockError]) -> Optional[LockError]:
         grasp.wake = nobody
-        if grasp.error is not None and not isinstance(grasp.error, (ConnectionError, Closed)):
-            errors.append(grasp.error)
         for error in errors:
             raise error
+        if not grasp.answered and not is_mine(self._lock):
+            return silent(self.server, RELEASE_TIMEOUT)
+        return not_free(grasp)
 
     @contextlib.contextmanager
     def _patience(self, grasp: Grasp) -> Iterator[None]:
@@ -316,26 +328,26 @@ class Session(Lane):
         """Whether it is held now."""
         if grasp.is_forked:
             return False
-        with self._lock:
+        with self._locked():
             return self.desk.is_held(grasp)
 
     def state(self, grasp: Grasp) -> str:
         """``held``, ``jeopardy`` or ``lost``."""
         if grasp.is_forked:
             return "lost"
-        with self._lock:
+        with self._locked():
             return self.desk.state(grasp)
 
     def valid_for(self, grasp: Grasp) -> float:
         """For how many seconds it is held if nothing more is heard."""
         if grasp.is_forked:
             return 0.0
-        with self._lock:
+        with self._locked():
             return max(0, self.desk.believed_until(grasp) - _clock.now()) / 1e6
 
     def when_over(self, grasp: Grasp, listener: Callable[[], None]) -> None:
         """Calls it when the grasp is lost or released, from the thread, which it must not keep."""
-        with self._lock:
+        with self._locked():
             if grasp.stage in (WAITING, HELD):
                 grasp.on_over.append(listener)
                 return
@@ -351,12 +363,12 @@ class Session(Lane):
 
     def next_event(self, feed: Feed) -> Optional[SessionEvent]:
         """What it heard next, if anything."""
-        with self._lock:
+        with self._locked():
             return feed.pop()
 
     def lease_left(self) -> float:
         """For how many seconds the session lives if nothing more is heard."""
-        with self._lock:
+        with self._locked():
             return self.desk.lease_left() / 1e6
 
     @property
