@@ -94,6 +94,8 @@ pub enum Table {
     Own,
     /// Empty, after others.
     Empty,
+    /// Empty, after others of which the arbiter knows nothing any more: what it has is older.
+    Forgotten,
 }
 
 impl Table {
@@ -104,7 +106,7 @@ impl Table {
         match self {
             Self::New => false,
             Self::Own => was_in_grace,
-            Self::Empty => true,
+            Self::Empty | Self::Forgotten => true,
         }
     }
 }

@@ -136,6 +136,12 @@ impl Known {
     pub(super) fn go_back_to(&mut self, version: Version) {
         if let Some(behind) = self.behind.take_if(|behind| behind.version == version) {
             (self.sight, self.version, self.accepted) = (Some(behind), version, Some(version));
+        } else if self.behind.is_none()
+            && self.trusted().is_none()
+            && self.compared() == Some(version)
+        {
+            // As new as what is known, and of an earlier term.
+            self.accepted = Some(version);
         }
     }
 }

@@ -303,7 +303,7 @@ impl Member {
         }
         let table = if self.known.is_set_back() {
             // Whatever the seat says now, others led since.
-            Some(Table::Empty)
+            Some(Table::Forgotten)
         } else {
             let sight = self.known.trusted();
             sight.and_then(|sight| standing.claim(self.run, &sight, &self.ended, now))
@@ -311,7 +311,7 @@ impl Member {
         if let Some(table) = table {
             let leader = match table {
                 Table::Own => self.run,
-                Table::New | Table::Empty => RunId(self.next_mark()),
+                Table::New | Table::Empty | Table::Forgotten => RunId(self.next_mark()),
             };
             let seat = self.seat_of(self.known.term + 1, leader);
             self.propose(seat, Some(table), now, effects);

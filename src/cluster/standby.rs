@@ -50,7 +50,7 @@ impl Standing {
         let Some(seat) = sight.seat else { return Some(Table::New) };
         if seat.tenure == Tenure::SetBack {
             // Also whoever was in the seat: others have led since, and what they said is not known here.
-            return (self.lost == Some(sight.version)).then_some(Table::Empty);
+            return (self.lost == Some(sight.version)).then_some(Table::Forgotten);
         }
         let is_ended = |run| ended.contains(&Some(run));
         if seat.leader == me {

@@ -185,7 +185,7 @@ impl Driver {
                 None => self.until.move_to(view.decides_until),
             }
             self.in_sync.send_if_modified(|now| mem::replace(now, view.in_sync) != view.in_sync);
-            let View { effects, keeps, awaits, leads, is_stopping, .. } = view;
+            let View { effects, keeps, awaits, leads, is_behind, is_stopping, .. } = view;
             self.keeps.send_if_modified(|kept| {
                 let is_news = (kept.run, kept.term) != (keeps.run, keeps.term);
                 if is_news {
@@ -205,7 +205,7 @@ impl Driver {
             }
             // A read may have told what became of it.
             swap = swap.filter(|swap| awaits == Some(swap.seat.mark.attempt));
-            self.publish(leads.is_some());
+            self.publish(leads.is_some(), is_behind);
             self.pledge.published();
             if was_read && self.askers.answer() {
                 read.get_or_insert_with(|| self.read());
@@ -348,8 +348,9 @@ impl Driver {
             error!(
                 "cluster: etcd knows less of this cluster than this member has heard: was its data deleted, or \
                  restored from a backup? This member does not take the lead. Start the etcd that knows more; if \
-                 there is none, stop all members, wait for the longest lease of a session, remove the directory \
-                 of the cluster below each data directory, and start them"
+                 there is none, say coordinator takeover --after-loss --term TERM, with the term that coordinator \
+                 members shows. If that shows none, stop all members, wait for the longest lease of a session, remove \
+                 the directory of the cluster below each data directory, and start them"
             );
         } else {
             info!("cluster: etcd knows what this member has heard");
@@ -357,9 +358,11 @@ impl Driver {
     }
 
     /// How things stand, where others see it.
-    fn publish(&self, leads: bool) {
+    fn publish(&self, leads: bool, is_behind: bool) {
         if !leads {
-            let standing = Standing::StandsBy { leader: self.seen.clone() };
+            // Who led in the past leads no more, and may be this one.
+            let leader = self.seen.clone().filter(|_| !is_behind);
+            let standing = Standing::StandsBy { leader };
             self.standing.send_if_modified(|now| {
                 let is_news = *now != standing;
                 if is_news {

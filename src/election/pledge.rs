@@ -55,6 +55,8 @@ pub(super) struct View {
     pub(super) in_sync: Option<RunId>,
     /// Whether the arbiter knows less than it does.
     pub(super) is_doubted: bool,
+    /// Whether the seat that it says is one of the past.
+    pub(super) is_behind: bool,
     /// Whether it was told to stop.
     pub(super) is_stopping: bool,
 }
@@ -205,6 +207,7 @@ impl Pledge {
             leads: member.leads(),
             in_sync,
             is_doubted: member.doubts_arbiter(),
+            is_behind: member.arbiter_is_behind().is_some(),
             is_stopping: member.is_stopping(),
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::pledge::Pledge;
 use super::record::{Author, decode, text};
@@ -22,6 +22,8 @@ const WRITTEN_EVERY: Duration = Duration::from_secs(5);
 const SILENT_AFTER: Duration = Duration::from_secs(8);
 /// An entry of another process that is no older than this is that of a living one.
 const LIVES_FOR: Duration = Duration::from_secs(15);
+/// How often it is looked whether somebody leads.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The version of an entry. Another one is shown by its name alone.
 const FORMAT: u32 = 1;
 
@@ -93,7 +95,8 @@ pub enum NotLost {
         /// The term of now.
         term: u64,
     },
-    /// Nobody is in sync, and etcd was not set back, so any member takes the lead when the lease of the last leader has ended.
+    /// Nobody is in sync, and somebody leads or has taken the lead meanwhile: any member does when the lease of the last
+    /// leader has ended.
     #[error("no standby is in sync with the last leader, so others take the lead by themselves")]
     NotInSync,
     /// Nobody has ever led.
@@ -175,8 +178,12 @@ impl Roll {
         Ok(entries.find(|entry| entry.run == run).map(|entry| entry.address))
     }
 
-    /// Declares leader and standby of a term lost for good, or all that etcd has forgotten since it was set back. Then another member takes the lead, with a grace
-    /// period: places in queues are lost, and if one of the two lives after all, so is what it still says.
+    /// Declares leader and standby of a term lost for good, or all that etcd has forgotten since it was set back. Then
+    /// another member takes the lead, with a grace period: places in queues are lost, and if one of the two lives after
+    /// all, so is what it still says.
+    ///
+    /// Without a standby in sync the lease of the leader is waited for. If nobody leads then, members may have heard more
+    /// than etcd knows, and that is declared lost.
     ///
     /// # Errors
     ///
@@ -197,7 +204,14 @@ impl Roll {
             return Err(NotLost::OtherTerm { term: seat.term });
         }
         if seat.standby.is_none() && seat.tenure != Tenure::SetBack {
-            return Err(NotLost::NotInSync);
+            let until = Instant::now() + seat.others_wait() + seat.lease;
+            while Instant::now() < until {
+                sleep(LOOK_EVERY).await;
+                let now = etcd.read(&cluster.seat()).await?.found;
+                if now.is_none_or(|now| now.revision != found.revision) {
+                    return Err(NotLost::NotInSync);
+                }
+            }
         }
         etcd.put(&lost(cluster), found.revision.to_string().into_bytes()).await?;
         Ok(())

@@ -93,14 +93,14 @@ impl Judge {
                     return Err(format!("term {term} begins without {lost:?}, which was said"));
                 }
             }
-            Table::New | Table::Empty => {
+            Table::New | Table::Empty | Table::Forgotten => {
                 if table == Table::New && self.latest.0 > 0 {
                     return Err("a second beginning".to_owned());
                 }
                 self.leads[if table == Table::New { 0 } else { 2 }] += 1;
                 self.said.clear();
                 self.floor = term;
-                self.floor_since = (table == Table::Empty).then_some(now);
+                self.floor_since = (table != Table::New).then_some(now);
             }
         }
         self.latest = (term, log.to_vec());

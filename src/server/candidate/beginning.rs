@@ -53,7 +53,7 @@ impl Candidate {
         chain: &mut Chain,
     ) -> Result<(Begun, Staged), Obstacle> {
         let mut stored = chain.load(term).await?;
-        pass(&mut stored, forgotten);
+        pass(&mut stored, table, forgotten);
         let staged = Staged::of(stored);
         let wall = SystemTime::now();
         let inherits = match (table, self.slot.take()) {
@@ -63,7 +63,9 @@ impl Candidate {
             }
             // It counts if its epoch is that of the state: then nobody has begun to lead since.
             (Table::Own, Slot::Empty) => Inherits::Journal,
-            (Table::Own, Slot::Unfit) | (Table::New | Table::Empty, _) => Inherits::State,
+            (Table::Own, Slot::Unfit) | (Table::New | Table::Empty | Table::Forgotten, _) => {
+                Inherits::State
+            }
         };
         let mut begun = Begun::after(&self.config, &staged, wall, &BootClock, inherits)?;
         begun.write_down();
@@ -76,13 +78,13 @@ impl Candidate {
     }
 }
 
-/// Goes past an epoch of leaders that etcd has forgotten (rule H6). What it has is of before: nobody knows who held what
-/// since, nor for how long.
-fn pass(stored: &mut Stored, forgotten: Epoch) {
+/// Goes past leaders that etcd has forgotten, and past the epoch of one that was proved (rules H4, H6). What etcd has is
+/// of before: nobody knows who held what since, nor for how long.
+fn pass(stored: &mut Stored, table: Table, forgotten: Epoch) {
     if let Some(durable) = &mut stored.durable
-        && durable.epoch < forgotten
+        && (table == Table::Forgotten || durable.epoch < forgotten)
     {
-        (durable.epoch, durable.ttl_max) = (forgotten, Ttl::new(TTL_MAX).ok());
+        (durable.epoch, durable.ttl_max) = (durable.epoch.max(forgotten), Ttl::new(TTL_MAX).ok());
         stored.snapshot = None;
     }
 }
@@ -205,11 +207,14 @@ mod tests {
         let durable = Durable { epoch, ttl_max, ..Durable::default() };
         let stored = || Stored { durable: Some(durable), ..Stored::default() };
         let (mut same, mut restored) = (stored(), stored());
-        pass(&mut same, epoch);
+        pass(&mut same, Table::Empty, epoch);
         assert_eq!(same, stored());
-        pass(&mut restored, Epoch::new(9));
+        pass(&mut restored, Table::Empty, Epoch::new(9));
         let ttl_max = Ttl::new(TTL_MAX).ok();
         assert_eq!(restored.durable, Some(Durable { epoch: Epoch::new(9), ttl_max, ..durable }));
+        let mut accepted = stored();
+        pass(&mut accepted, Table::Forgotten, Epoch::default());
+        assert_eq!(accepted.durable, Some(Durable { ttl_max, ..durable }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -90,9 +90,7 @@ mod tests {
             tell.send_modify(|later| later.note(Later { proven, said: proven }));
             // Whoever speaks next hides nothing.
             tell.send_modify(|later| later.note(Later { said: Epoch::new(9), ..Later::default() }));
-            let began = tokio::time::Instant::now();
             pending::<()>().await;
-            drop((tell, began));
         };
         let leads_still = async || {
             asked.set(asked.get() + 1);

@@ -493,6 +493,7 @@ mod tests {
             }
         }
     }
+
     #[tokio::test]
     async fn p5_a_copy_that_nobody_waits_for_ends_and_keeps_its_turn_until_then() {
         let turns = Arc::new(Mutex::new(()));

@@ -141,6 +141,24 @@ impl Etcd {
         told["leader"] == told["header"]["member_id"]
     }
 
+    /// Puts a backup of it into a file.
+    pub(crate) fn save(&self, file: &Path) {
+        etcdctl(&["--endpoints", &self.url(), "snapshot", "save", &file.display().to_string()]);
+    }
+
+    /// It was killed, and is started again with a backup.
+    pub(crate) fn restore(&mut self, file: &Path) {
+        let Setup { number, .. } = self.setup;
+        let (name, peer) = (format!("etcd-{number}"), self.setup.peer_url(number));
+        self.directory = tempfile::tempdir().unwrap();
+        let place = self.directory.path().join("etcd").display().to_string();
+        let (file, all) = (file.display().to_string(), format!("{name}={peer}"));
+        let words = ["snapshot", "restore", &file, "--data-dir", &place, "--name", &name];
+        let more = ["--initial-cluster", &all, "--initial-advertise-peer-urls", &peer];
+        etcdctl(&[&words[..], &more].concat());
+        self.revive();
+    }
+
     /// Says something to its gateway for JSON, which is part of it.
     pub(crate) fn post(&self, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.setup.client_port())).unwrap();
@@ -155,6 +173,13 @@ impl Etcd {
         // It may be cut into chunks, of which each has its length before it.
         answer.lines().find(|line| line.starts_with('{')).unwrap_or_default().to_owned()
     }
+}
+
+/// Has the program of that name do something.
+fn etcdctl(words: &[&str]) {
+    let done = Command::new("etcdctl").env("ETCDCTL_API", "3").args(words).output();
+    let done = done.expect("etcdctl is missing: install etcd-client");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 impl Setup {

@@ -8,9 +8,10 @@ use coordinator::wire::{Attach, ClientMessage, Hello, ServerMessage, Standing};
 use rustix::process::Signal;
 
 use super::etcd::Etcd;
-use super::serving::{Holder, LEASE, as_strs, flags, greeted, leads, member, sent_to};
+use super::serving::{Holder, LEASE, as_strs, flags, greeted, leads, member, sent_to, settled};
 use super::{live, options};
-use crate::support::{Server, eventually, run};
+use crate::raw::{hello, request};
+use crate::support::{Home, Server, eventually, run};
 
 /// The keys of a cluster.
 const PREFIX: &str = "/coordinator/test/";
@@ -92,4 +93,55 @@ fn h6_nobody_leads_with_a_restored_etcd_once_a_client_proves_that_a_later_one_ha
     restored.process.signal(Signal::TERM);
     let log = restored.process.end().err;
     assert!(log.contains("Nobody takes the lead"), "{log}");
+}
+
+#[test]
+fn h4_running_members_do_not_believe_a_restored_etcd_until_an_operator_says_so() {
+    let (mut etcd, files) = (Etcd::start(), Home::new());
+    let pair = settled([member(&[&etcd]), member(&[&etcd])]);
+    let backup = files.path("backup");
+    etcd.save(&backup);
+    let url = etcd.url();
+    let revision = || {
+        live(async {
+            let client = Client::new(options(&[&url])).unwrap();
+            client.read(&format!("{PREFIX}seat")).await.unwrap().found.unwrap().revision
+        })
+    };
+    let mut holder = Holder::of(&pair[0], "printer", 60_000);
+    // Both have seen more than the backup has, for each looks as often as the lease is renewed.
+    for _ in 0..10 {
+        let then = revision();
+        eventually("the lease is renewed", || (revision() > then).then_some(()));
+    }
+    etcd.kill();
+    etcd.restore(&backup);
+    for member in &pair {
+        eventually("nobody leads", || sent_to(member).filter(String::is_empty));
+    }
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        for member in &pair {
+            assert_eq!(sent_to(member).as_deref(), Some(""));
+        }
+    }
+    let command = |words: &[&str]| {
+        let etcd = ["--cluster", "test", "--etcd", &url];
+        run(files.coordinator(&[words, &etcd[..]].concat()))
+    };
+    let told: serde_json::Value =
+        serde_json::from_str(&command(&["members", "--json"]).out).unwrap();
+    let told =
+        command(&["takeover", "--after-loss", "--term", &told["leader"]["term"].to_string()]);
+    assert_eq!(told.code(), Some(0), "{}", told.err);
+    let leader =
+        eventually("one of them leads", || pair.iter().find(|member| sent_to(member).is_none()));
+    let answer = holder.come_back(leader);
+    let reopened =
+        matches!(answer, ServerMessage::Welcome { standing: Standing::Reopened { .. }, .. });
+    assert!(reopened, "{answer:?}");
+    // A backup knows nothing of the leases since, so whoever comes new waits.
+    let (mut rival, _) = greeted(leader, hello());
+    rival.say(&[request(1, "scanner")]);
+    assert!(matches!(rival.hear(), ServerMessage::Queued { .. }));
 }
