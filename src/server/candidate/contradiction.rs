@@ -98,6 +98,7 @@ mod tests {
         };
         let epoch = tokio::select! {
             () = says => unreachable!("it goes on"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("the proof is hidden"),
             epoch = contradicted(told, Epoch::new(7), leads_still) => epoch,
         };
         assert_eq!(epoch, Epoch::new(8));
