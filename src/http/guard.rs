@@ -16,7 +16,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, StatusCode, Uri};
 
 /// What is answered whatever it is called.
-const CALLED_ANYHOW: [&str; 4] = ["/livez", "/healthz", "/readyz", "/metrics"];
+const CALLED_ANYHOW: [&str; 5] = ["/livez", "/healthz", "/readyz", "/leaderz", "/metrics"];
 /// How long what comes behind the headers may be. Nothing here reads it.
 pub(super) const BODY_BYTES_MAX: u64 = 4 * 1024;
 

@@ -40,7 +40,10 @@ use super::reload::Reloads;
 use super::survey::Survey;
 use crate::server::{Looker, Readiness, Role};
 
-/// Requests that are answered at the same time. One more is told to come again.
+/// What is asked by whoever starts, stops and finds the coordinator. Each is answered within a second, and each
+/// connection has one at a time.
+const PROBES: [&str; 4] = ["/livez", "/healthz", "/readyz", "/leaderz"];
+/// Other requests that are answered at the same time. One more is told to come again.
 pub(super) const REQUESTS_MAX: usize = 32;
 /// Whoever scrapes within so long of another gets the same bytes.
 pub(super) const SCRAPE_FRESH: Duration = Duration::from_millis(500);
@@ -122,6 +125,9 @@ async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) ->
         } else {
             (refusal.status(), refusal.words()).into_response()
         }
+    } else if PROBES.contains(&request.uri().path()) {
+        // They take no room, or whoever fills it would have the coordinator pass for dead.
+        next.run(request).await
     } else if let Ok(_room) = port.room.try_acquire() {
         next.run(request).await
     } else if is_api {

@@ -57,7 +57,7 @@ fn status(answer: &str) -> &str {
 #[test]
 fn probes_and_metrics_answer_whatever_the_port_is_called() {
     let (_coordinator, port) = port();
-    for path in ["/livez", "/healthz", "/readyz", "/readyz?verbose", "/metrics"] {
+    for path in ["/livez", "/healthz", "/readyz", "/readyz?verbose", "/leaderz", "/metrics"] {
         for headers in ["Host: pod-7.example\r\n", "Host: localhost\r\n", ""] {
             let answer = get(&port, path, headers);
             assert_eq!(status(&answer), "200", "{path} {headers}: {answer}");
@@ -102,6 +102,44 @@ fn nothing_can_be_changed_and_nothing_else_is_there() {
     for path in ["/metrics/", "/api/v2/locks", "/..%2f..%2fetc/passwd", "/livez/x"] {
         assert_eq!(status(&get(&port, path, "Host: localhost\r\n")), "404", "{path}");
     }
+}
+
+const POST: &str = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Coordinator: 1\r\n\
+                    Content-Type: application/json\r\nContent-Length: 40\r\n\r\n";
+
+#[test]
+fn a_stranger_is_refused_before_what_comes_behind_the_headers_is_read() {
+    let (_coordinator, port) = port();
+    for path in ["/api/v1/locks/x/revoke", "/api/v1/reload"] {
+        let answer = ask(&port, format!("POST {path} {POST}").as_bytes());
+        assert_eq!(status(&answer), "403", "{path}: {answer}");
+    }
+}
+
+#[cfg(feature = "access")]
+#[test]
+fn probes_are_answered_however_many_others_keep_all_the_room() {
+    let text = "[anyone]\nmay = [ { do = [\"see\", \"break\"], names = [\"*\"] } ]\n";
+    let access = Arc::new(crate::access::parse(text).unwrap().access);
+    let coordinator =
+        server::spawn(Config { listen: local(), access, ..Config::default() }).unwrap();
+    let listener = HttpPort::bind(local()).unwrap();
+    let port = HttpPort::open(listener, coordinator.looker(), HttpOptions::default()).unwrap();
+    let half = |_| {
+        let mut stream = TcpStream::connect(port.local_addr()).unwrap();
+        stream.write_all(format!("POST /api/v1/locks/x/revoke {POST}").as_bytes()).unwrap();
+        stream
+    };
+    let kept: Vec<TcpStream> = (0..2 * routes::REQUESTS_MAX).map(half).collect();
+    let is_full = || {
+        let full = status(&get(&port, "/api/v1/server", "Host: localhost\r\n")) == "503";
+        let probes = ["/livez", "/healthz", "/readyz", "/leaderz"];
+        // Before and after, or the room may have come back in between.
+        full && probes.iter().all(|path| status(&get(&port, path, "")) == "200")
+            && status(&get(&port, "/api/v1/server", "Host: localhost\r\n")) == "503"
+    };
+    assert!((0..1_000).any(|_| is_full()));
+    drop(kept);
 }
 
 #[test]

@@ -300,6 +300,39 @@ fn a_list_that_is_read_by_pages_tells_everything_once() {
 }
 
 #[test]
+fn a_list_goes_on_where_it_was_when_what_was_told_last_is_gone() {
+    const LOCKS: usize = 60;
+    let port = Port::open();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut guards: std::collections::BTreeMap<String, _> = runtime.block_on(async {
+        let client = coordinator::Client::connect(port.server.address.as_str()).await.unwrap();
+        let mut guards = std::collections::BTreeMap::new();
+        for number in 0..LOCKS {
+            let name = format!("order/{number}");
+            guards.insert(name.clone(), client.lock(name).await.unwrap());
+        }
+        guards
+    });
+    let (mut names, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = port.get(&format!("/api/v1/locks?limit=5{cursor}"), None).json();
+        let told = page["locks"].as_array().unwrap();
+        names.extend(told.iter().map(|lock| lock["name"].as_str().unwrap().to_owned()));
+        let last = names.last().and_then(|name| guards.remove(name));
+        if let Some(last) = last {
+            runtime.block_on(last.release()).unwrap();
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+        assert!(names.len() <= 2 * LOCKS, "it goes round in circles");
+    }
+    let different: BTreeSet<&String> = names.iter().collect();
+    assert_eq!((names.len(), different.len()), (LOCKS, LOCKS));
+}
+
+#[test]
 fn a_stream_tells_what_changes_and_there_are_as_many_as_there_are_places() {
     const STREAMS_MAX: usize = 64;
     let port = Port::open();
@@ -345,7 +378,10 @@ fn whose_credential_is_withdrawn_hears_the_end_of_its_streams() {
     private(&port.server.home.path("access.toml"), &text);
     port.server.process.signal(Signal::HUP);
     for stream in streams {
-        read_until(stream, |heard| heard.contains("event: end"));
+        let heard = read_until(stream, |heard| {
+            heard.split_once("event: end\n").is_some_and(|(_, end)| end.contains("\n\n"))
+        });
+        assert!(heard.contains("\"code\":\"Unauthenticated\""), "{heard}");
     }
     assert_eq!(port.get("/api/v1/waits", Some("ops")).status, 401);
     assert_eq!(port.get("/api/v1/waits", Some("bob")).status, 200);

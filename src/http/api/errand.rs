@@ -33,13 +33,24 @@ pub(super) async fn entitled(
             let code = RejectionCode::Unauthenticated;
             Err(Problem::dismissed(GoodbyeCode::Refused, code, why.to_string()))
         }
-        Some(Err(Unentitled::Unproven(_))) => {
-            // Whoever is nobody is told so at the end of a line, as late as others are, and the audit log with them.
-            Line::open(looker, visitor, &Arc::new(Pace::new())).await?;
-            Err(Problem::unavailable())
-        }
+        Some(Err(Unentitled::Unproven(_))) => Err(turned_away(looker, visitor).await),
         None => Err(Problem::unavailable()),
     }
+}
+
+/// Who asks, if that is anybody known.
+pub(super) async fn known(looker: &Looker, visitor: &Visitor) -> Result<Who, Problem> {
+    match looker.who(visitor.proof()).await {
+        Some(Ok(who)) => Ok(who),
+        Some(Err(_)) => Err(turned_away(looker, visitor).await),
+        None => Err(Problem::unavailable()),
+    }
+}
+
+/// What whoever is nobody is told: at the end of a line, as late as others are, and the audit log with them.
+async fn turned_away(looker: &Looker, visitor: &Visitor) -> Problem {
+    let line = Line::open(looker, visitor, &Arc::new(Pace::new())).await;
+    line.err().unwrap_or_else(Problem::unavailable)
 }
 
 /// Whether somebody may be told metrics.

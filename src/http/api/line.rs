@@ -75,12 +75,17 @@ impl Line {
         }
     }
 
-    /// Says something.
+    /// Says something. Whoever was said Goodbye to meanwhile is told that.
     pub(super) async fn say(&mut self, message: ClientMessage) -> Result<(), Problem> {
         let mut frame = BytesMut::new();
         encode_frame(&message, &mut frame)
             .map_err(|_| Problem::bad_request("that is longer than a question may be"))?;
-        self.frames.get_mut().write_all(&frame).await.map_err(|_| Problem::unavailable())
+        if self.frames.get_mut().write_all(&frame).await.is_ok() {
+            return Ok(());
+        }
+        loop {
+            self.next().await?;
+        }
     }
 
     /// What comes next, however long that takes. A Goodbye is the end, and says why.

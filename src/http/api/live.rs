@@ -54,14 +54,14 @@ async fn loop_live(
         let said = select! {
             changed = statuses.changed() => {
                 if changed.is_err() {
-                    return Some(Problem::unavailable());
+                    return Some(lookout.why_ended());
                 }
                 let status = Arc::clone(&statuses.borrow_and_update());
                 sink.event("server", &figured.server(&status.1).await).await
             }
             changed = scenes.changed() => {
                 if changed.is_err() {
-                    return Some(Problem::unavailable());
+                    return Some(lookout.why_ended());
                 }
                 let scene = scenes.borrow_and_update().clone();
                 match scene {

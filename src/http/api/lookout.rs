@@ -4,7 +4,7 @@
 //! all who look over HTTP. So what is told may be some seconds old when a
 //! hundred thousand locks are waited for, and its age is told with it.
 
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
@@ -68,6 +68,8 @@ pub(super) struct Lookout {
     statuses: watch::Receiver<Arc<(Instant, ServerStatus)>>,
     /// Until when walks are wanted.
     wanted_until: StdMutex<Instant>,
+    /// Why there are no more walks, once there are none.
+    ended: OnceLock<Problem>,
 }
 
 impl Lookouts {
@@ -100,7 +102,8 @@ impl Lookouts {
         let (scene, scenes) = watch::channel(None);
         let (told, statuses) = watch::channel(Arc::new((Instant::now(), status)));
         let wanted_until = StdMutex::new(Instant::now() + WANTED_FOR);
-        let lookout = Arc::new(Lookout { scenes, statuses, wanted_until });
+        let ended = OnceLock::new();
+        let lookout = Arc::new(Lookout { scenes, statuses, wanted_until, ended });
         let walker = Walker { line, status_at: Instant::now(), told, scene };
         tokio::spawn(walker.walk(Arc::clone(&lookout)));
         all.push((proof, Arc::clone(&lookout)));
@@ -138,6 +141,11 @@ impl Lookout {
         self.statuses.clone()
     }
 
+    /// Why there are no more walks.
+    pub(super) fn why_ended(&self) -> Problem {
+        self.ended.get().cloned().unwrap_or_else(Problem::unavailable)
+    }
+
     /// The latest walk; one that is under way is waited for, for a while.
     pub(super) async fn scene(&self) -> Result<Arc<Scene>, Problem> {
         self.want();
@@ -147,7 +155,7 @@ impl Lookout {
         };
         let fresh = timeout(PATIENCE, scenes.wait_for(is_fresh)).await;
         if let Ok(Err(_)) = fresh {
-            return Err(Problem::unavailable());
+            return Err(self.why_ended());
         }
         drop(fresh);
         let latest = scenes.borrow().clone();
@@ -170,15 +178,21 @@ struct Walker {
 impl Walker {
     /// Walks while somebody looks and may look.
     async fn walk(mut self, lookout: Arc<Lookout>) {
+        if let Err(why) = self.walk_on(&lookout).await {
+            // Before those who look are told that it is over, which is when this is dropped.
+            let _ = lookout.ended.set(why);
+        }
+    }
+
+    async fn walk_on(&mut self, lookout: &Lookout) -> Result<(), Problem> {
         loop {
             let began = Instant::now();
-            if *lookout.wanted() < began || self.walk_once(began).await.is_err() {
-                return;
+            if *lookout.wanted() < began {
+                return Ok(());
             }
+            self.walk_once(began).await?;
             sleep_until(began + WALK_PAUSE).await;
-            if self.look_at_all().await.is_err() {
-                return;
-            }
+            self.look_at_all().await?;
         }
     }
 
@@ -265,7 +279,8 @@ mod tests {
         let (scene, scenes) = watch::channel(None);
         let (_told, statuses) = watch::channel(Arc::new((Instant::now(), ServerStatus::default())));
         let wanted_until = StdMutex::new(Instant::now());
-        let lookout = Arc::new(Lookout { scenes, statuses, wanted_until });
+        let ended = OnceLock::new();
+        let lookout = Arc::new(Lookout { scenes, statuses, wanted_until, ended });
         let mut all = vec![(proof("dns:ann"), Arc::clone(&lookout))];
         assert!(find(&mut all, &proof("dns:ann")).is_some());
         assert!(*lookout.wanted() > Instant::now(), "walks are wanted again");

@@ -16,16 +16,15 @@ use crate::http::problem::Problem;
 /// What has to be sent, and with which value, so that no form and no foreign script can.
 const OURS: (&str, &str) = ("x-coordinator", "1");
 
-/// What comes behind the headers of a question that is ours.
+/// What comes behind the headers of a question that is ours, and of somebody known.
 pub(super) async fn body(request: Request<Body>) -> Result<Bytes, Problem> {
-    is_ours(request.headers())?;
     let body = to_bytes(request.into_body(), usize::try_from(BODY_BYTES_MAX).unwrap_or(usize::MAX));
     let body = timeout(HEADERS_TIMEOUT, body).await.map_err(|_| Problem::slow_body())?;
     body.map_err(|_| Problem::too_large())
 }
 
 /// Refuses what a page of somebody else could send.
-fn is_ours(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn is_ours(headers: &HeaderMap) -> Result<(), Problem> {
     for once in [OURS.0, CONTENT_TYPE.as_str(), ORIGIN.as_str(), "sec-fetch-site"] {
         if headers.get_all(once).iter().count() > 1 {
             return Err(Problem::foreign(

@@ -27,14 +27,14 @@ pub(super) async fn reload(
     visitor: &Visitor,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let body = ours::body(request).await?;
-    if !is_empty(&body) {
-        return Err(Problem::bad_request("the body is not read: write {}, or nothing"));
-    }
+    ours::is_ours(request.headers())?;
     let by = match entitled(&api.looker, visitor, Errand::Administer).await? {
         Who::Anybody => return Err(Problem::nobody_may()),
         Who::Principal(principal) => principal.name.to_string(),
     };
+    if !is_empty(&ours::body(request).await?) {
+        return Err(Problem::bad_request("the body is not read: write {}, or nothing"));
+    }
     let reloads = api.reloads.as_ref().ok_or_else(Problem::nothing_to_reload)?;
     let (done, outcome) = oneshot::channel();
     if !reloads.begin(ReloadRequest { by, peer: visitor.caller.peer, done }) {

@@ -5,6 +5,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::errand;
 use super::ours;
 use super::shown;
 use super::visitor::Visitor;
@@ -29,11 +30,12 @@ pub(super) async fn revoke(
     name: &str,
     request: Request<Body>,
 ) -> Result<Value, Problem> {
-    let body = ours::body(request).await?;
-    let Asked { token, reason } = read(&body)?;
-    if let Some(Ok(Who::Anybody)) = api.looker.who(visitor.proof()).await {
+    // A stranger takes no place for as long as its body takes to come.
+    ours::is_ours(request.headers())?;
+    if let Who::Anybody = errand::known(&api.looker, visitor).await? {
         return Err(Problem::nobody_may());
     }
+    let Asked { token, reason } = read(&ours::body(request).await?)?;
     let mut line = api.line(visitor).await?;
     // Who may break it need not see it.
     let seen = shown::one(&mut line, name).await.ok().map(|(lock, _)| lock);
