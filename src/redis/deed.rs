@@ -59,6 +59,34 @@ pub enum Deed {
     Flush,
 }
 
+impl Deed {
+    /// Whether it counts as a request of its principal. What prolongs or gives back what somebody has does not: who
+    /// asks too often loses nothing by that.
+    pub fn is_request(&self) -> bool {
+        match self {
+            Self::Set(_)
+            | Self::SetAll(_)
+            | Self::Get(_)
+            | Self::GetEx(..)
+            | Self::Exists(_)
+            | Self::Length(_)
+            | Self::Type(_)
+            | Self::Left(..)
+            | Self::Token(_)
+            | Self::Wait(_)
+            | Self::Watch(_)
+            | Self::Size => true,
+            Self::Script(call) => call.script.is_request(),
+            Self::GetDel(_)
+            | Self::Del(_)
+            | Self::Expire(..)
+            | Self::Persist(_)
+            | Self::Unwatch
+            | Self::Flush => false,
+        }
+    }
+}
+
 /// What `SET` is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {

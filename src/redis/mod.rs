@@ -40,7 +40,7 @@ mod unit;
 pub use deed::{
     Counted, Deed, KEYS_MAX, Keys, Only, ScriptCall, Set, SetAnswer, TERM_MS_MAX, Term, Wait, When,
 };
-pub use perform::{Change, Holds, Look, Ours, Refusal, Shown, perform};
+pub use perform::{Change, Holds, Look, Ours, Refusal, perform};
 pub use reply::{Protocol, Reply};
 pub use request::{
     INLINE_BYTES_MAX, Malformed, REQUEST_BYTES_MAX, Requests, WORD_BYTES_MAX,

@@ -41,14 +41,14 @@ pub trait Holds {
     /// What is answered if that may not be.
     fn change(&mut self, key: &LockName, change: Change<'_>) -> Result<(), Refusal>;
 
-    /// Frees a key that a client of this dialect has set. Whoever asks has shown its value, or not.
+    /// Frees a key that a client of this dialect has set.
     ///
     /// # Errors
     ///
     /// What is answered if that may not be.
-    fn free(&mut self, key: &LockName, shown: Shown) -> Result<(), Refusal>;
+    fn free(&mut self, key: &LockName) -> Result<(), Refusal>;
 
-    /// Whether a key that a client of this dialect has set may be freed without a word about its value.
+    /// Whether a key that a client of this dialect has set may be freed.
     ///
     /// # Errors
     ///
@@ -102,15 +102,6 @@ pub struct Change<'a> {
     pub term: Option<Option<Duration>>,
     /// Its value; none: as it is.
     pub mark: Option<&'a Mark>,
-}
-
-/// Whether whoever frees a key has shown its value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// It has.
-    Value,
-    /// It has not.
-    Nothing,
 }
 
 impl From<Refusal> for Reply {
@@ -225,21 +216,22 @@ fn set(asked: &Set, holds: &mut dyn Holds) -> Answered {
         (Look::Free, When::Set) | (Look::Ours(_) | Look::Theirs { .. }, When::Free) => false,
         (Look::Free, When::Free | When::Always) => {
             let term = term.and_then(|term| from_now(term, holds));
-            if term == Some(Duration::ZERO) {
-                // Set for a time that has passed: it was set, and is gone.
-                true
-            } else if holds.take(key, mark, term)? {
-                true
-            } else if *when == When::Always {
+            let has_passed = term == Some(Duration::ZERO);
+            let is_taken = holds.take(key, mark, term.filter(|_| !has_passed))?;
+            // Where there is nobody's value to tell, *nothing* would mean that it was set.
+            if !is_taken && (*when == When::Always || *answer == SetAnswer::Before) {
                 return Err(not_ours(key, "is kept for others, who come first"));
-            } else {
-                false
             }
+            if is_taken && has_passed {
+                // Set for a time that has passed: it was set, and is gone.
+                holds.free(key)?;
+            }
+            is_taken
         }
         (Look::Ours(_), When::Set | When::Always) => {
             let term = term.map(|term| from_now(term, holds));
             if term == Some(Some(Duration::ZERO)) {
-                holds.free(key, Shown::Nothing)?;
+                holds.free(key)?;
             } else {
                 holds.change(key, Change { term, mark: Some(mark) })?;
             }
@@ -278,7 +270,7 @@ fn take_all(
             // Whoever would have waited for these was in line before: then they had not been taken.
             for (key, ..) in &pairs[..at] {
                 if holds.look(key)? != Look::Free {
-                    holds.free(key, Shown::Value)?;
+                    holds.free(key)?;
                 }
             }
             return taken;
@@ -291,7 +283,7 @@ fn take_all(
 fn delete(key: &LockName, holds: &mut dyn Holds) -> Result<bool, Refusal> {
     match holds.look(key)? {
         Look::Free => Ok(false),
-        Look::Ours(_) => holds.free(key, Shown::Nothing).map(|()| true),
+        Look::Ours(_) => holds.free(key).map(|()| true),
         Look::Theirs { identity, token, .. } => Err(native(key, &identity, token)),
     }
 }
@@ -343,7 +335,7 @@ fn expire_if(
 /// A key that is ours is to end then.
 fn expire(key: &LockName, term: Term, holds: &mut dyn Holds) -> Result<(), Refusal> {
     match from_now(term, holds) {
-        Some(Duration::ZERO) => holds.free(key, Shown::Nothing),
+        Some(Duration::ZERO) => holds.free(key),
         term => holds.change(key, Change { term: Some(term), mark: None }),
     }
 }

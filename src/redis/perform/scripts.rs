@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Answered, Change, Holds, Look, Ours, Refusal, Shown, take_all};
+use super::{Answered, Change, Holds, Look, Ours, Refusal, take_all};
 use crate::redis::command::{bounded, script_mark};
 use crate::redis::deed::ScriptCall;
 use crate::redis::reply::Reply;
@@ -42,10 +42,20 @@ pub(super) fn run(call: &ScriptCall, holds: &mut dyn Holds) -> Answered {
     }
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// The first key.
     fn key(&self) -> Result<&LockName, Refusal> {
         self.call.keys.first().ok_or_else(missing)
+    }
+
+    /// The keys that a script with this answer is about: all, where it goes over them, else the first.
+    fn keys(&self, answer: Answer) -> Result<&'a [LockName], Refusal> {
+        let call: &'a ScriptCall = self.call;
+        let count = match answer {
+            Answer::Count | Answer::Ok => call.keys.len().max(1),
+            Answer::Number | Answer::True | Answer::OkOrError | Answer::NumberOrMinusOne => 1,
+        };
+        call.keys.get(..count).ok_or_else(missing)
     }
 
     fn argument(&self, at: usize) -> Result<&[u8], Refusal> {
@@ -80,11 +90,9 @@ impl Run<'_> {
         })
     }
 
-    /// Whether all keys are mine.
-    fn all_mine(&mut self, value: usize) -> Result<bool, Refusal> {
-        let call = self.call;
-        let _ = self.key()?;
-        for key in &call.keys {
+    /// Whether all of these keys are mine.
+    fn all_mine(&mut self, keys: &[LockName], value: usize) -> Result<bool, Refusal> {
+        for key in keys {
             if self.mine(key, value)?.is_none() {
                 return Ok(false);
             }
@@ -95,18 +103,16 @@ impl Run<'_> {
     /// Has a key of mine end so much later from now, or at once.
     fn end_after(&mut self, key: &LockName, term: Option<Duration>) -> Result<(), Refusal> {
         match term {
-            Some(Duration::ZERO) => self.holds.free(key, Shown::Value),
+            Some(Duration::ZERO) => self.holds.free(key),
             term => self.holds.change(key, Change { term: Some(term), mark: None }),
         }
     }
 
     fn free(&mut self, value: usize, answer: Answer) -> Answered {
-        let call = self.call;
-        let _ = self.key()?;
         let mut count = 0;
-        for key in &call.keys {
+        for key in self.keys(answer)? {
             if self.mine(key, value)?.is_some() {
-                self.holds.free(key, Shown::Value)?;
+                self.holds.free(key)?;
                 count += 1;
             }
         }
@@ -114,13 +120,13 @@ impl Run<'_> {
     }
 
     fn free_all(&mut self) -> Answered {
-        let call = self.call;
-        let are_mine = self.all_mine(0)?;
+        let keys = self.keys(Answer::Ok)?;
+        let are_mine = self.all_mine(keys, 0)?;
         if are_mine {
-            for key in &call.keys {
+            for key in keys {
                 // One that is said twice is free already.
                 if self.mine(key, 0)?.is_some() {
-                    self.holds.free(key, Shown::Value)?;
+                    self.holds.free(key)?;
                 }
             }
         }
@@ -131,7 +137,7 @@ impl Run<'_> {
     fn free_one(&mut self, gone: i64, another: i64) -> Answered {
         let key = self.key()?.clone();
         Ok(Reply::Integer(if self.mine(&key, 0)?.is_some() {
-            self.holds.free(&key, Shown::Value)?;
+            self.holds.free(&key)?;
             1
         } else if self.holds.look(&key)? == Look::Free {
             gone
@@ -149,11 +155,11 @@ impl Run<'_> {
     }
 
     fn extend(&mut self, value: usize, unit: Unit, answer: Answer) -> Answered {
-        let call = self.call;
-        let are_mine = self.all_mine(value)?;
+        let keys = self.keys(answer)?;
+        let are_mine = self.all_mine(keys, value)?;
         if are_mine {
             let term = self.term(value + 1, unit)?;
-            for key in &call.keys {
+            for key in keys {
                 if self.mine(key, value)?.is_some() {
                     self.end_after(key, term)?;
                 }
@@ -203,9 +209,8 @@ impl Run<'_> {
     fn take(&mut self, value: usize, unit: Unit, answer: Answer) -> Answered {
         let (mark, term) = (self.mark(value)?, self.term(value + 1, unit)?);
         check_ahead(term)?;
-        let call = self.call;
-        let _ = self.key()?;
-        let pairs: Vec<_> = call.keys.iter().map(|key| (key, &mark, term)).collect();
+        let keys = self.keys(answer)?;
+        let pairs: Vec<_> = keys.iter().map(|key| (key, &mark, term)).collect();
         let done = take_all(&pairs, self.holds)?;
         Ok(if answer == Answer::Count { self.count(done) } else { reply(answer, done, 1) })
     }
@@ -275,10 +280,10 @@ impl Run<'_> {
     }
 
     fn rest(&mut self, rest: Rest) -> Answered {
-        let call = self.call;
-        let _ = self.key()?;
+        let keys =
+            self.keys(if rest == Rest::Shortest { Answer::Count } else { Answer::Number })?;
         let mut shortest: Option<Duration> = None;
-        for key in &call.keys {
+        for key in keys {
             let Some(Ours { left, .. }) = self.mine(key, 0)? else {
                 return Ok(match rest {
                     Rest::OrZero => Reply::Integer(0),

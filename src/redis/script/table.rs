@@ -6,7 +6,7 @@ use crate::redis::unit::Unit;
 /// What a script does. *Mine* is a key that has the value which the script is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// Frees each key that is mine.
+    /// Frees a key that is mine, or each of several.
     Free {
         /// Which argument the value is, from 0 on.
         value: usize,
@@ -19,7 +19,7 @@ pub enum Script {
     FreeOrGone,
     /// Frees a key that is mine, and is content when it is gone.
     FreeUnlessGone,
-    /// Sets all keys to end so much later from now, if all are mine.
+    /// Sets a key to end so much later from now if it is mine, or all of several if all are.
     Extend {
         /// Which argument the value is, from 0 on. The next one is the length.
         value: usize,
@@ -32,7 +32,7 @@ pub enum Script {
     ExtendBy,
     /// The same, if so much is left at least.
     ExtendInTime,
-    /// Takes all keys if all are free.
+    /// Takes a key that is free, or all of several if all are.
     Take {
         /// Which argument the value is, from 0 on. The next one is the length.
         value: usize,
@@ -60,16 +60,40 @@ pub enum Script {
     Look,
 }
 
-/// What a script answers: to *yes*, and to *no*.
+impl Script {
+    /// Whether it counts as a request, as [`Deed::is_request`](crate::redis::Deed::is_request) says.
+    pub(crate) fn is_request(self) -> bool {
+        match self {
+            Self::Free { .. }
+            | Self::FreeAll
+            | Self::FreeOrGone
+            | Self::FreeUnlessGone
+            | Self::Extend { .. }
+            | Self::ExtendBy
+            | Self::ExtendInTime => false,
+            Self::Take { .. }
+            | Self::TakeEach
+            | Self::TakeOrExtend { .. }
+            | Self::TakeOrExtendIfAllowed
+            | Self::Obtain
+            | Self::Rest(_)
+            | Self::Inspect
+            | Self::Look => true,
+        }
+    }
+}
+
+/// What a script answers: to *yes*, and to *no*. That tells whether it goes over all of its keys, too: of others only
+/// the first counts, whatever is said behind that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// 1, or 0; of several keys how many, where each is for itself.
+    /// 1, or 0.
     Number,
-    /// The number of keys, or 0.
+    /// How many of all keys, or 0.
     Count,
     /// 1, or nothing: Lua's `true` and `false`.
     True,
-    /// OK, or nothing.
+    /// OK for all keys, or nothing.
     Ok,
     /// OK, or an error.
     OkOrError,
@@ -91,7 +115,8 @@ pub enum Rest {
 }
 
 const FREE: Script = Script::Free { value: 0, answer: Answer::Number };
-const FREE_SELECTED: Script = Script::Free { value: 1, answer: Answer::Number };
+const FREE_EACH: Script = Script::Free { value: 0, answer: Answer::Count };
+const FREE_SELECTED: Script = Script::Free { value: 1, answer: Answer::Count };
 const FREE_TRUE: Script = Script::Free { value: 0, answer: Answer::True };
 const EXTEND: Script = Script::Extend { value: 0, unit: Unit::Millis, answer: Answer::Number };
 const EXTEND_SECONDS: Script =
@@ -132,7 +157,7 @@ const TABLE: &[(&str, Script)] = &[
     ("762b9ddbde5b597b0cff3a6045a7c97c2d867e24", Script::Rest(Rest::OrError)),
     // redlock for Node 4, 5
     ("f14c4d39c6b54ea9c8eaf1a2b46e290282b7ba79", TAKE_COUNT),
-    ("fc85e1c73468e80dd838916e38400e59d4687047", FREE),
+    ("fc85e1c73468e80dd838916e38400e59d4687047", FREE_EACH),
     ("436aef7398e1893f2610b38d7ecb472d92f1fdd8", EXTEND_COUNT),
     // @sesamecare-oss/redlock
     ("2d6133b25d69954d61ce29d69e4b1d43ae6e9a2d", TAKE_SELECTED),

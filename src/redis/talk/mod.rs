@@ -187,6 +187,11 @@ impl Talk {
             Ok(Meaning::Own(Own::Discard)) => return self.discard(),
             Ok(Meaning::Own(Own::Reset)) => return self.reset(),
             Ok(Meaning::Own(Own::Multi)) => return self.multi(),
+            Ok(Meaning::Own(Own::Auth | Own::Hello)) if let Some(queue) = &mut self.queue => {
+                // Who speaks, and how it is answered, is not changed in the middle of what is done at once.
+                queue.is_spoilt = true;
+                return Step::Say(Reply::error("ERR AUTH and HELLO are not allowed within MULTI"));
+            }
             Ok(Meaning::Own(own)) => self.own(own, words, wall),
             Ok(Meaning::Deed(Deed::Watch(_))) if self.queue.is_some() => {
                 return Step::Say(Reply::error("ERR WATCH inside MULTI is not allowed"));
@@ -207,7 +212,7 @@ impl Talk {
     /// Has it done now, or puts it into the queue.
     fn queued(&mut self, step: Step, bytes: usize) -> Step {
         let Some(queue) = &mut self.queue else { return step };
-        if matches!(step, Step::Leave(_) | Step::Enter { .. }) {
+        if matches!(step, Step::Leave(_)) {
             return step;
         }
         queue.bytes += bytes;

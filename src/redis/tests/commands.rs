@@ -39,7 +39,12 @@ fn a_set_for_which_others_are_in_line_is_not_granted() {
     let mut redis = Fake::new();
     redis.kept.insert(name("order"));
     assert_eq!(redis.say("SET order mine NX PX 30000"), NIL);
-    assert!(is_error(&redis.say("SET order mine"), "COORDINATOR 'order' is kept for others"));
+    assert_eq!(redis.say("SET order mine NX PXAT 1"), NIL);
+    // To whoever asks for the value before, nothing would say that it has the lock.
+    for line in ["SET order mine", "SET order mine NX PX 30000 GET", "SET order mine GET"] {
+        assert!(is_error(&redis.say(line), "COORDINATOR 'order' is kept for others"), "{line}");
+    }
+    assert_eq!(redis.say("SET order mine XX GET"), NIL);
     assert_eq!(redis.say("MSETNX a 1 order 2"), number(0));
     assert_eq!((redis.say("EXISTS a order"), redis.freed), (number(0), 1));
 }

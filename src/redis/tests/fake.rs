@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::redis::{
-    Change, Flushing, Holds, Look, Ours, Refusal, Reply, Scripts, Shown, Step, Talk, Words, perform,
+    Change, Flushing, Holds, Look, Ours, Refusal, Reply, Scripts, Step, Talk, Words, perform,
 };
 use crate::types::{FencingToken, LockName, Mark};
 
@@ -110,7 +110,7 @@ impl Holds for Fake {
         Ok(())
     }
 
-    fn free(&mut self, key: &LockName, _: Shown) -> Result<(), Refusal> {
+    fn free(&mut self, key: &LockName) -> Result<(), Refusal> {
         let _ = self.ours(key);
         self.keys.remove(key);
         self.freed += 1;

@@ -32,8 +32,10 @@ fn only_what_is_mine_is_freed() {
     for value in ["min", "mine2", "", "MINE"] {
         assert_eq!(run(&mut redis, free(Answer::Number), &["a"], &[value]), number(0), "{value}");
     }
-    assert_eq!(run(&mut redis, free(Answer::Number), &["a", "b", "c", "d"], &["mine"]), number(1));
-    assert_eq!((redis.say("EXISTS a b c"), redis.freed), (number(2), 1));
+    redis.say("SET e mine");
+    let each = free(Answer::Count);
+    assert_eq!(run(&mut redis, each, &["b", "a", "c", "d", "e"], &["mine"]), number(2));
+    assert_eq!((redis.say("EXISTS a b c e"), redis.freed), (number(2), 2));
     assert_eq!(run(&mut redis, free(Answer::True), &["b"], &["mine"]), Reply::Nil);
     assert_eq!(run(&mut redis, free(Answer::True), &["b"], &["other"]), number(1));
     let mut redis = locks();
@@ -41,6 +43,26 @@ fn only_what_is_mine_is_freed() {
         run(&mut redis, Script::Free { value: 1, answer: Answer::Number }, &["a"], &["0", "mine"]),
         number(1)
     );
+}
+
+#[test]
+fn a_script_about_one_key_leaves_alone_what_is_said_behind_it() {
+    let mut redis = locks();
+    redis.say("SET d mine PX 1000");
+    for (script, arguments) in [
+        (
+            Script::Extend { value: 0, unit: Unit::Millis, answer: Answer::Number },
+            &["mine", "50"][..],
+        ),
+        (Script::Extend { value: 0, unit: Unit::Seconds, answer: Answer::True }, &["mine", "50"]),
+        (Script::Free { value: 0, answer: Answer::Number }, &["mine"]),
+        (Script::Take { value: 0, unit: Unit::Millis, answer: Answer::Number }, &["mine", "50"]),
+        (Script::Free { value: 0, answer: Answer::True }, &["mine"]),
+    ] {
+        assert_eq!(run(&mut redis, script, &["a", "d"], arguments), number(1), "{script:?}");
+        assert_eq!(redis.say("PTTL d"), number(1_000), "{script:?}");
+    }
+    assert_eq!((redis.say("EXISTS a"), redis.say("EXISTS d")), (number(0), number(1)));
 }
 
 #[test]

@@ -30,6 +30,25 @@ fn the_log_is_told_of_each_unknown_script_and_command_once_and_of_a_bounded_numb
 }
 
 #[test]
+fn who_speaks_is_not_changed_within_a_transaction() {
+    for line in [&["AUTH", "secret"][..], &["HELLO", "3", "AUTH", "ann", "secret"], &["HELLO", "3"]]
+    {
+        let mut talk = Talk::unproven(1, Arc::<Scripts>::default(), Flushing::Refused);
+        talk.trust();
+        let mut say =
+            |words: &[&str]| talk.hear(&Words::of(words.iter().map(|word| word.as_bytes())), WALL);
+        say(&["MULTI"]);
+        let said = say(line);
+        assert!(matches!(said.step, Step::Say(Reply::Error(_))), "{line:?}: {said:?}");
+        let said = say(&["EXEC"]);
+        let Step::Forget(Reply::Error(no)) = said.step else { panic!("{line:?}: {said:?}") };
+        assert!(no.starts_with("EXECABORT"), "{no}");
+        assert_eq!(said.protocol, Protocol::Resp2);
+        assert!(matches!(say(line).step, Step::Say(Reply::Map(_)) | Step::Enter { .. }));
+    }
+}
+
+#[test]
 fn until_it_is_known_who_speaks_nothing_is_done_of_what_is_said() {
     let scripts = Arc::<Scripts>::default();
     let free = "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) else return 0 end";

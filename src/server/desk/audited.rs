@@ -120,6 +120,29 @@ impl Desk {
         }
     }
 
+    /// A connection of another dialect, which has no session, is let in.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn audit_entry(&mut self, connection: ConnectionId) {
+        if self.audit.is_on() {
+            let said = self.said_identity(connection);
+            self.connections.name_observer(connection, said);
+            let entry = Entry { result: Some("opened"), ..self.entry(connection, "session") };
+            self.turn.lines.audit(&self.audit, entry);
+        }
+    }
+
+    /// If it was let in: it is over, or somebody else's from now on. That is told once.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn audit_parting(&mut self, connection: ConnectionId, why: &str) {
+        let is_in = self.connections.observer_identity(connection).is_some();
+        if self.audit.is_on() && is_in && self.connections.is_other(connection) {
+            let (result, reason) = (Some("ended"), Some(why.to_owned()));
+            let entry = Entry { result, reason, ..self.entry(connection, "session") };
+            self.turn.lines.audit(&self.audit, entry);
+            self.connections.unname_observer(connection);
+        }
+    }
+
     /// A session is over.
     pub(super) fn audit_end(
         &mut self,

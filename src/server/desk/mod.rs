@@ -572,6 +572,8 @@ impl Desk {
 
     /// A connection is over, and all that it said is done.
     fn end_connection(&mut self, connection: ConnectionId, now: Timestamp) {
+        #[cfg(feature = "redis-api")]
+        self.audit_parting(connection, "disconnected");
         let Some(role) = self.connections.remove(connection, &mut self.turn.deliveries) else {
             return;
         };

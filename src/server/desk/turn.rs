@@ -201,4 +201,7 @@ pub(crate) enum Handled {
     Unsaid,
     /// It is. Said when the session waits for it.
     All,
+    /// It is not, for the client waits in line. Only where a dialect has clients that do nothing else meanwhile.
+    #[cfg(feature = "redis-api")]
+    Waits,
 }

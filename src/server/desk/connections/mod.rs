@@ -153,9 +153,23 @@ impl Connections {
         }
     }
 
-    /// Who it says to be, if it is an observer.
+    /// Who it says to be, if it is an observer, or of another dialect and let in.
     pub(super) fn observer_identity(&self, connection: ConnectionId) -> Option<&Identity> {
         self.known.get(connection)?.observer_identity.as_ref()
+    }
+
+    /// Whether it speaks another dialect.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn is_other(&self, connection: ConnectionId) -> bool {
+        self.known.get(connection).is_some_and(|known| known.is_other)
+    }
+
+    /// Nobody is there any more who says to be anything.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn unname_observer(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.known.get_mut(connection) {
+            known.observer_identity = None;
+        }
     }
 
     /// It shows what may prove who it is.
@@ -314,6 +328,11 @@ impl Connections {
             && batched.has_room_for(answer.len())
         {
             batched.batch.frames.extend_from_slice(answer);
+            #[cfg(feature = "redis-api")]
+            if batched.batch.handled == Handled::Waits {
+                // That is what it has waited for.
+                batched.batch.handled = Handled::Unsaid;
+            }
             if promise == Promise::Recorded {
                 batched.batch.promise = promise;
             }
@@ -347,6 +366,16 @@ impl Connections {
 
     /// Has its batch, empty though it may be, say that all it submitted is handled.
     pub(super) fn acknowledge(&mut self, connection: ConnectionId) {
+        self.say_handled(connection, Handled::All);
+    }
+
+    /// Has its batch, empty though it may be, say that it waits in line, and is not heard before that is over.
+    #[cfg(feature = "redis-api")]
+    pub(super) fn wait(&mut self, connection: ConnectionId) {
+        self.say_handled(connection, Handled::Waits);
+    }
+
+    fn say_handled(&mut self, connection: ConnectionId, handled: Handled) {
         let Some(place) = self.known.place(connection) else { return };
         let Some(known) = self.known.slab.get_mut(place).filter(|known| known.is_greeted) else {
             return;
@@ -354,7 +383,7 @@ impl Connections {
         if known.is_untouched() {
             self.answered.push((connection, place));
         }
-        known.batch.handled = Handled::All;
+        known.batch.handled = handled;
     }
 
     /// Delivers the batches of a turn. First come those who did not speak, because they have waited

@@ -7,7 +7,7 @@ use super::Desk;
 use crate::engine::{
     Event, Hold, PLACES_LOOKED_AT_MAX, Prolong, Rejection, Request, RequestEvent, SessionView,
 };
-use crate::redis::{Change, Holds, Look, Ours, Refusal, Shown};
+use crate::redis::{Change, Holds, Look, Ours, Refusal};
 use crate::server::log_lines;
 use crate::types::{
     Claim, ConnectionId, Identity, LockName, Mark, Mode, RequestId, SessionId, Timestamp, Wait,
@@ -31,7 +31,7 @@ impl DeskHolds<'_> {
     ) -> Result<(SessionId, Option<RequestEvent>), Refusal> {
         let Self { connection, now, .. } = *self;
         let claim = Claim { name: key.clone(), mode: Mode::Exclusive };
-        self.desk.may_take(connection, &claim, now)?;
+        self.desk.may_take(connection, &claim)?;
         if self.desk.is_unwritten() {
             return Err(unwritten());
         }
@@ -56,7 +56,7 @@ impl DeskHolds<'_> {
         if let Some(known) = talker.and_then(|talker| talker.identity.clone()) {
             return known;
         }
-        let said = self.said_identity();
+        let said = self.desk.said_identity(self.connection);
         let identity = match self.desk.bound_to(self.connection) {
             Some(principal) => principal.shown_before(&said),
             None => said,
@@ -67,19 +67,6 @@ impl DeskHolds<'_> {
         identity
     }
 
-    /// The dialect, the name that the connection gives itself, and where it comes from.
-    fn said_identity(&self) -> Identity {
-        let name = self.desk.dialect.talkers.get(&self.connection).map(|talker| &*talker.name);
-        let peer = self.desk.connections.peer(self.connection);
-        let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-        let said = match name {
-            None | Some("") => format!("redis {peer}"),
-            Some(name) => format!("redis {name}@{peer}"),
-        };
-        // Both are short, and of signs that can be shown.
-        Identity::new(said).unwrap_or_default()
-    }
-
     /// Tells the logs that somebody has changed or freed what another holds, which takes the right to take
     /// locks away.
     fn note_broken(&mut self, key: &LockName, how: &str) {
@@ -88,7 +75,7 @@ impl DeskHolds<'_> {
             lock.holders().next().map(|it| (it.session, it.token, it.identity.clone()))
         });
         let Some((session, token, identity)) = holder else { return };
-        let (connection, said) = (self.connection, self.said_identity());
+        let (connection, said) = (self.connection, self.desk.said_identity(self.connection));
         self.desk.connections.name_observer(connection, said);
         let operator = self.desk.operator(connection);
         let line = log_lines::revoked(operator, key, token, session, &identity);
@@ -125,15 +112,28 @@ fn refusal(why: &str) -> Refusal {
 }
 
 impl Desk {
+    /// The dialect, the name that a connection of it gives itself, and where that comes from.
+    pub(in crate::server::desk) fn said_identity(&self, connection: ConnectionId) -> Identity {
+        let name = self.dialect.talkers.get(&connection).map(|talker| &*talker.name);
+        let peer = self.connections.peer(connection);
+        let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+        let said = match name {
+            None | Some("") => format!("redis {peer}"),
+            Some(name) => format!("redis {name}@{peer}"),
+        };
+        // Both are short, and of signs that can be shown.
+        Identity::new(said).unwrap_or_default()
+    }
+
     /// Frees some of all that clients of this dialect hold, as far as they are of whom this connection is: of
-    /// so many places for sessions, from where it was left. Says whether that were the last.
+    /// so many places for sessions, from where it was left. Who waits, waits on. Says whether that were the last.
     pub(super) fn free_some(&mut self, connection: ConnectionId, now: Timestamp) -> bool {
         let Some(talker) = self.dialect.talkers.get(&connection) else { return true };
         let (from, own) = (talker.flushed, self.bound_to(connection));
         let (mut looked, mut unattended) = (0, Vec::new());
         for (_, session) in self.table.session_places(from).take(PLACES_LOOKED_AT_MAX) {
             looked += 1;
-            if let Some(SessionView { session, is_attended: false, .. }) = session
+            if let Some(SessionView { session, is_attended: false, held: 1.., .. }) = session
                 && self.rights.owner(session) == own
             {
                 unattended.push(session);
@@ -201,11 +201,11 @@ impl Holds for DeskHolds<'_> {
         Ok(())
     }
 
-    fn free(&mut self, key: &LockName, shown: Shown) -> Result<(), Refusal> {
+    fn free(&mut self, key: &LockName) -> Result<(), Refusal> {
         let Some((session, is_own)) = self.session_of(key) else { return Ok(()) };
-        let may = is_own || shown == Shown::Value;
-        self.desk.may_change(self.connection, key, may)?;
-        if !may && self.desk.is_filtered() {
+        // Whoever shows the value may have read it: that does not make it its own.
+        self.desk.may_change(self.connection, key, is_own)?;
+        if !is_own && self.desk.is_filtered() {
             self.note_broken(key, "freed by a client of the Redis dialect");
         }
         self.desk.step(&Event::Drop { session }, self.now);

@@ -95,8 +95,8 @@ struct Batch {
     unheard: Unheard,
 }
 
-/// How a key was when somebody began to watch it: by the token of whoever has it, and what that says.
-type Seen = Option<(FencingToken, Option<Mark>)>;
+/// How a key was when somebody began to watch it: by the token of whoever has it, what that says, and when it ends.
+type Seen = Option<(FencingToken, Option<(Mark, Option<Timestamp>)>)>;
 
 /// Whether to go on with what a connection has said.
 enum Then {
@@ -137,9 +137,13 @@ impl Desk {
         if said.is_empty() {
             self.introduce(connection);
         }
+        let is_new = !self.dialect.talkers.contains_key(&connection);
         let talker = self.dialect.talkers.entry(connection).or_default();
         if let Some(name) = name {
             (talker.name, talker.identity) = (name, None);
+        }
+        if is_new && !self.is_filtered() {
+            self.audit_entry(connection);
         }
         let batch = Batch { connection, rest: said.into(), unheard };
         if self.is_spent() || !self.dialect.queue.is_empty() {
@@ -229,14 +233,14 @@ impl Desk {
                             self.redis_say(connection, &no, protocol);
                             self.connections.part_from_other(connection);
                         }
-                        return self.leave(connection);
+                        return self.leave(connection, "dismissed");
                     }
                 }
             }
             Step::Leave(reply) => {
                 self.redis_say(connection, &reply, protocol);
                 self.connections.part_from_other(connection);
-                return self.leave(connection);
+                return self.leave(connection, "goodbye");
             }
             _ if !self.is_somebody(connection) => Reply::error("NOAUTH Authentication required."),
             Step::Say(reply) => reply,
@@ -244,8 +248,12 @@ impl Desk {
                 self.unwatch_keys(connection);
                 reply
             }
+            Step::Do(ref deed) if let Err(no) = self.may_ask(connection, deed, now) => no.into(),
             Step::Do(Deed::Wait(wait)) => match self.wait_for(connection, &wait, now) {
-                Ok(Some(session)) => return Then::Wait(session, wait.term, protocol),
+                Ok(Some(session)) => {
+                    self.connections.wait(connection);
+                    return Then::Wait(session, wait.term, protocol);
+                }
                 Ok(None) => self.perform_redis(connection, &Deed::Token(wait.key), now),
                 Err(reply) => reply,
             },
@@ -305,7 +313,10 @@ impl Desk {
         }
         let reply = |step| match step {
             Step::Say(reply) | Step::Forget(reply) | Step::Leave(reply) => reply,
-            Step::Do(deed) => self.redis_deed(connection, &deed, now),
+            Step::Do(deed) => match self.may_ask(connection, &deed, now) {
+                Ok(()) => self.redis_deed(connection, &deed, now),
+                Err(no) => no.into(),
+            },
             Step::Together(_) | Step::Enter { .. } => Reply::error("ERR not in a transaction"),
         };
         Reply::Array(steps.into_iter().map(reply).collect())
@@ -320,7 +331,10 @@ impl Desk {
     ) -> Result<Seen, Reply> {
         Ok(match (DeskHolds { desk: self, connection, now }).look(key)? {
             Look::Free => None,
-            Look::Ours(ours) => Some((ours.token, Some(ours.mark))),
+            Look::Ours(ours) => {
+                let ends = ours.left.map(|left| now.after(left));
+                Some((ours.token, Some((ours.mark, ends))))
+            }
             Look::Theirs { token, .. } => Some((token, None)),
         })
     }
@@ -352,7 +366,8 @@ impl Desk {
     }
 
     /// Nothing more of what it says is heard.
-    fn leave(&mut self, connection: ConnectionId) -> Then {
+    fn leave(&mut self, connection: ConnectionId, why: &str) -> Then {
+        self.audit_parting(connection, why);
         self.dialect.talkers.remove(&connection);
         Then::Stop
     }

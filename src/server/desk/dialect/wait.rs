@@ -126,6 +126,10 @@ impl Desk {
                     self.step(&Event::Drop { session }, now);
                     Reply::from(unwritten())
                 }
+                // Another may have freed it in the same turn.
+                News::Granted(_) if !self.table.is_alive(session) => Reply::error(
+                    "COORDINATOR the lock was granted, and freed by another before this was told",
+                ),
                 News::Granted(token) => {
                     if let Some(term) = term {
                         // Its time begins with this turn, to the microsecond.
@@ -145,6 +149,7 @@ impl Desk {
 
     /// A connection was said goodbye to: it is over at the end of this turn.
     pub(in crate::server::desk) fn dismiss_talker(&mut self, connection: ConnectionId) {
+        self.audit_parting(connection, "dismissed");
         if self.dialect.talkers.contains_key(&connection) {
             self.dialect.dismissed.push(connection);
         }

@@ -4,7 +4,7 @@
 use super::super::usage::Seat;
 use super::{Denied, Desk, Full, Guest};
 use crate::access::{Badge, Unproven};
-use crate::redis::{Refusal, Reply};
+use crate::redis::{Deed, Refusal, Reply};
 use crate::types::{Claim, ConnectionId, LockName, Mode, RejectionCode, Timestamp};
 
 impl Desk {
@@ -21,7 +21,7 @@ impl Desk {
         }
         let proof = self.connections.take_proof(connection).map(|proof| *proof);
         if let Ok(badge) = Badge::of(&self.rights.access, proof.unwrap_or_default())
-            && badge.principal().may_open().is_ok()
+            && badge.principal().may_look().is_ok()
             && let Ok(seat) = self.rights.usages.sit(badge.principal())
         {
             self.take_seat(connection, badge, seat);
@@ -58,14 +58,21 @@ impl Desk {
         self.seat(connection, badge).map_err(Some)
     }
 
-    /// Gives somebody who is proven a place among the connections of its principal.
+    /// Gives somebody who is proven a place among the connections of its principal, if that may do anything.
     fn seat(&mut self, connection: ConnectionId, badge: Badge) -> Result<(), Reply> {
-        if let Err(denied) = badge.principal().may_open() {
+        if let Err(denied) = badge.principal().may_look() {
             self.told.reject(RejectionCode::Forbidden);
             self.note_denial(Some(connection), None, &denied);
             return Err(no_permission(&denied));
         }
-        let seat = self.rights.usages.sit(badge.principal()).map_err(|Full { max }| {
+        let before = self.connections.guest(connection);
+        let seat = if before.is_some_and(|guest| guest.principal().name == badge.principal().name) {
+            // It has one already, which is given back.
+            Ok(self.rights.usages.stand(badge.principal()))
+        } else {
+            self.rights.usages.sit(badge.principal())
+        };
+        let seat = seat.map_err(|Full { max }| {
             let why = format!("{} has {max} connections, its limit", badge.principal().name);
             self.audit_full(connection, &badge, &why);
             Reply::error(format!("ERR max number of clients reached: {why}"))
@@ -76,8 +83,33 @@ impl Desk {
 
     fn take_seat(&mut self, connection: ConnectionId, badge: Badge, seat: Seat) {
         self.told.authenticate(badge.method());
+        self.audit_parting(connection, "signed in anew");
         self.connections.receive_guest(connection, Box::new(Guest { badge, seat }));
         self.connections.welcome_other(connection);
+        self.audit_entry(connection);
+    }
+
+    /// Whether a connection may ask for what counts as a request.
+    ///
+    /// # Errors
+    ///
+    /// What it is answered if it asks too often.
+    pub(in crate::server::desk) fn may_ask(
+        &mut self,
+        connection: ConnectionId,
+        deed: &Deed,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if self.rights.access.is_open() || !deed.is_request() {
+            return Ok(());
+        }
+        let guest = self.connections.guest(connection);
+        if guest.is_none_or(|guest| guest.seat.may_request(guest.principal(), now)) {
+            return Ok(());
+        }
+        self.told.reject(RejectionCode::SlowDown);
+        self.told.slowed_down += 1;
+        Err(Refusal("COORDINATOR too many requests a second, retry later".into()))
     }
 
     /// Whether a connection may take a lock.
@@ -89,18 +121,12 @@ impl Desk {
         &mut self,
         connection: ConnectionId,
         claim: &Claim,
-        now: Timestamp,
     ) -> Result<(), Refusal> {
         if self.rights.access.is_open() {
             return Ok(());
         }
         let nobody = || Refusal("NOAUTH Authentication required.".into());
         let guest = self.connections.guest_mut(connection).ok_or_else(nobody)?;
-        if !guest.seat.may_request(guest.badge.principal(), now) {
-            self.told.reject(RejectionCode::SlowDown);
-            self.told.slowed_down += 1;
-            return Err(Refusal("COORDINATOR too many requests a second, retry later".into()));
-        }
         if let Err(denied) = guest.badge.may_lock(std::slice::from_ref(claim)) {
             self.told.reject(RejectionCode::Forbidden);
             self.note_denial(Some(connection), None, &denied);

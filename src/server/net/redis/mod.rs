@@ -346,7 +346,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
             return;
         }
         let is_too_much = transport.has_said_too_much();
-        let Transport { is_over, is_busy, may_wait, .. } = *transport;
+        let Transport { is_over, is_busy, waits, .. } = *transport;
         let (may_hear, is_all_said) = (transport.may_hear(), transport.unread.is_empty());
         drop(transport);
         if is_too_much {
@@ -358,7 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
         if may_hear {
             // What is left of what it said is no request.
             self.finish(ctx);
-        } else if is_busy && (may_wait || is_all_said) {
+        } else if is_busy && (waits || is_all_said) {
             // What it waits for is given up; what it has said before is answered.
             self.tell_end();
         }

@@ -24,7 +24,12 @@ impl Peer {
 
     /// One from somewhere, which is held to this pace.
     fn at_pace(bench: &mut Bench, paces: Paces) -> Self {
-        let (ours, theirs) = duplex(SOCKET_BYTES);
+        Self::over(bench, paces, SOCKET_BYTES)
+    }
+
+    /// One over a socket that keeps so much.
+    fn over(bench: &mut Bench, paces: Paces, bytes: usize) -> Self {
+        let (ours, theirs) = duplex(bytes);
         let place = Place::of_many(&bench.counters);
         let (connection, shared) = (bench.next_connection(), bench.shared_of_redis(paces));
         let peer = Some(SocketAddr::from(([10, 0, 0, 9], 1)));
@@ -157,6 +162,42 @@ async fn behind_a_wait_as_much_is_said_as_may_be_and_with_one_byte_more_it_is_ov
         holder.send("DEL order\r\nSET order mine NX").await;
         holder.hears(":1\r\n+OK\r\n").await;
         assert!(chatty.rest().await.starts_with("-ERR Protocol error: at most 65536 bytes"));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_wait_that_is_granted_at_once_a_pipeline_has_any_length() {
+    const PINGS: usize = 4 * BEHIND_WAIT_BYTES_MAX / 6;
+    local(async {
+        let mut bench = Bench::new();
+        let mut peer = Peer::over(&mut bench, Paces::new(None), 8 * BEHIND_WAIT_BYTES_MAX);
+        let said = format!("COORDINATOR.WAIT order mine\r\n{}", "PING\r\n".repeat(PINGS));
+        peer.0.write_all(said.as_bytes()).await.unwrap();
+        peer.0.shutdown().await.unwrap();
+        let heard = peer.rest().await;
+        assert!(heard.starts_with(':'), "{}", &heard[..heard.len().min(200)]);
+        assert_eq!(heard.matches("+PONG\r\n").count(), PINGS);
+        assert_eq!(bench.counters.protocol_errors.total(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_says_too_much_behind_a_wait_hears_what_was_answered_before() {
+    local(async {
+        let mut bench = Bench::new();
+        let mut holder = Peer::connect(&mut bench);
+        holder.send("SET order mine NX").await;
+        holder.hears("+OK\r\n").await;
+        let mut chatty = Peer::over(&mut bench, Paces::new(None), 8 * BEHIND_WAIT_BYTES_MAX);
+        let pings = "PING\r\n".repeat(BEHIND_WAIT_BYTES_MAX);
+        let said = format!("SET other mine NX\r\nCOORDINATOR.WAIT order chatty\r\n{pings}");
+        chatty.0.write_all(said.as_bytes()).await.unwrap();
+        let heard = chatty.rest().await;
+        assert!(heard.starts_with("+OK\r\n-ERR Protocol error: at most 65536 bytes"), "{heard}");
+        holder.send("DEL order\r\nSET order mine NX").await;
+        holder.hears(":1\r\n+OK\r\n").await;
     })
     .await;
 }

@@ -37,6 +37,8 @@ pub(super) struct Transport<S> {
     pub(super) is_busy: bool,
     /// Whether something in that may wait in line.
     pub(super) may_wait: bool,
+    /// Whether that waits, as the Coordinator has said.
+    pub(super) waits: bool,
     /// Whether nothing is understood for a while, for its address has sent too much.
     pub(super) is_paced: bool,
     /// Whether there is no more to read.
@@ -62,6 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             outbox: Outbox::default(),
             is_busy: false,
             may_wait: false,
+            waits: false,
             is_paced: false,
             is_over: false,
             is_closing: false,
@@ -92,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
     /// Whether its peer has said too much behind what it waits for.
     pub(super) fn has_said_too_much(&self) -> bool {
-        self.is_busy && self.may_wait && self.unread.len() > BEHIND_WAIT_BYTES_MAX
+        self.waits && self.unread.len() > BEHIND_WAIT_BYTES_MAX
     }
 
     /// Whether all is said, and the connection is to be shut.
@@ -141,8 +144,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         self.answered(deliver);
     }
 
-    /// More may be understood, if all is handled that was.
+    /// More may be understood, if all is handled that was. Whoever is told anything else than that it waits, does
+    /// not wait any more.
     fn answered(&mut self, deliver: &Deliver) {
+        self.waits = deliver.handled == Handled::Waits;
         if deliver.handled == Handled::All {
             (self.is_busy, self.may_wait) = (false, false);
         }

@@ -191,6 +191,18 @@ fn a_transaction_is_not_done_if_what_it_watched_has_changed() {
     first.say("WATCH order");
     first.send(&lines);
     assert_eq!(first.heard(), "+OK +QUEUED *1 :1");
+    first.say("SET order first NX PX 5000");
+    for line in ["PEXPIRE order 9000", "PERSIST order"] {
+        first.say("WATCH order");
+        second.say(line);
+        first.send(&lines);
+        assert_eq!(first.heard(), "+OK +QUEUED *-1", "{line}");
+    }
+    first.say("SET order first PX 5000");
+    first.say("WATCH order");
+    bench.pass(Duration::from_millis(10));
+    first.send(&lines);
+    assert_eq!(first.heard(), "+OK +QUEUED *1 :1", "that time passes changes nothing");
     let keys: Vec<String> = (0..=wait::WATCHED_MAX).map(|key| format!("WATCH {key}")).collect();
     for (at, line) in keys.iter().enumerate() {
         assert_eq!(first.say(line) == "+OK", at < wait::WATCHED_MAX);
