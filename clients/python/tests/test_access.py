@@ -49,7 +49,7 @@ def test_a_client_may_do_what_its_credential_allows(guarded):
             assert holder.identity.startswith("ann ")
         with pytest.raises(Rejected) as denied:
             client.lock("bob/a").acquire()
-        assert denied.value.code == "Forbidden"
+        assert denied.value.code == "Forbidden" and "access file" in denied.value.hint
         assert 'ann may not lock "bob/a"' in str(denied.value)
         with pytest.raises(Rejected):
             client.status("bob/a")
@@ -101,3 +101,9 @@ def test_a_credential_is_neither_printed_nor_sent_in_clear_to_others():
     assert credential("ann") not in repr(client._servers)
     assert [_dial._is_here(here) for here in ("127.0.0.9", "::1", "::ffff:127.0.0.1")] == [True] * 3
     assert not _dial._is_here("10.0.0.1") and not _dial._is_here("fe80::1%eth0")
+
+
+def test_who_shows_nothing_is_told_what_to_show(guarded):
+    with pytest.raises(Rejected) as denied:
+        Client(guarded.address).lock("ann/a").acquire()
+    assert denied.value.code == "Unauthenticated" and "credential=" in denied.value.hint

@@ -130,6 +130,20 @@ def test_a_pool_of_processes_counts_right(server, name, method, tmp_path):
     assert path.read_text() == "40"
 
 
+def acquire_for_good(name):
+    global kept
+    kept = Lock(name, ttl=60)
+    kept.acquire()
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_child_of_multiprocessing_that_ends_frees_everything_at_once(server, name, method):
+    child = multiprocessing.get_context(method).Process(target=acquire_for_good, args=(name,))
+    child.start()
+    child.join(DEADLINE)
+    assert child.exitcode == 0 and Lock(name).acquire(timeout=DEADLINE / 2)
+
+
 def test_an_orderly_exit_frees_everything_at_once(server, name):
     script = "import sys, coordinator_client as cc; l = cc.Lock(sys.argv[1]); l.acquire()"
     process = python(script, name)

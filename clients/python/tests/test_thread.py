@@ -1,6 +1,7 @@
 """The client of threads, against the real coordinator."""
 
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 from conftest import DEADLINE, eventually
 
 import coordinator_client as cc
+import coordinator_client.aio
 from coordinator_client import Client, Lock
 
 
@@ -331,11 +333,44 @@ def test_a_decorator_holds_the_lock_for_each_call(server, name):
     with pytest.raises(KeyError):
         loud()
     assert held.status() is None
-    with pytest.raises(TypeError):
 
-        @Lock(name)
-        async def coroutine():
-            pass
+
+async def coroutine():
+    pass
+
+
+async def asynchronous_generator():
+    yield
+
+
+def generator():
+    yield
+
+
+class Called:
+    async def __call__(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "function, remedy",
+    [
+        (coroutine, "needs coordinator_client.aio"),
+        (functools.partial(coroutine), "needs coordinator_client.aio"),
+        (Called(), "needs coordinator_client.aio"),
+        (asynchronous_generator, "an asynchronous generator would run without the lock"),
+        (generator, "a generator would run without the lock"),
+        (functools.partial(generator), "use the lock in its body"),
+    ],
+)
+def test_what_would_run_without_the_lock_is_not_decorated(function, remedy):
+    with pytest.raises(TypeError, match=remedy):
+        Lock("x")(function)
+    if "aio" in remedy:
+        assert cc.aio.Lock("x")(function)
+    else:
+        with pytest.raises(TypeError, match="would run without the lock"):
+            cc.aio.Lock("x")(function)
 
 
 def test_what_nobody_refers_to_is_released(server, name):
@@ -386,6 +421,15 @@ def test_servers_are_tried_in_order(server, name):
         lambda: Lock("x", lock_delay=61),
         lambda: Lock("x", at_least=7 * 86_400 + 1),
         lambda: Lock("x", ttl=1),
+        lambda: Lock("x", ttl=float("nan")),
+        lambda: Lock("x", ttl=float("inf")),
+        lambda: Lock("x", ttl="10"),
+        lambda: Client(connect_timeout=None),
+        lambda: Client(connect_timeout="5"),
+        lambda: Client(connect_timeout=float("nan")),
+        lambda: Client(connect_timeout=0),
+        lambda: Client(connect_timeout=1e10),
+        lambda: Client(linger="1"),
         lambda: Lock("x", server="http://a/"),
         lambda: Lock("x", server=",".join("abcdefghijklmnopq")),
         lambda: Client(identity="i" * 129),
@@ -395,7 +439,7 @@ def test_servers_are_tried_in_order(server, name):
     ],
 )
 def test_impossible_wishes_are_told_before_anything_is_sent(build):
-    with pytest.raises(ValueError):
+    with pytest.raises(cc.InvalidRequest):
         build()
 
 

@@ -11,11 +11,11 @@ from typing import (
     overload,
 )  # fmt: skip
 
-from . import _dial, _terms, _wire as wire
+from . import _dial, _search, _terms, _wire as wire
 from ._aio_hold import Hold
 from ._base import BaseClient, BaseOwner
 from ._desk import Grasp
-from ._errors import Closed, InvalidRequest, LockBusy, LockTimeout
+from ._errors import Closed, InvalidRequest, LockBusy, LockTimeout, silent
 from ._loop import Session, open_session
 from ._report import Feed, SessionEvent
 
@@ -95,19 +95,26 @@ class Client(BaseClient):
         current: Optional[Session] = self._session
         if current is not None and not current.is_over:
             return current
-        if self._opening is None:
-            introduction = _terms.introduction(self._ttl, self._linger, self._identity)
-            self._opening = loop.create_task(
-                open_session(self._servers, introduction, self.connect_timeout, timeout)
-            )
         opening = self._opening
-        try:
-            # Who is cancelled takes nothing from the others that wait for it.
-            session = await asyncio.shield(opening)
-        finally:
-            if opening.done() and self._opening is opening:
-                self._opening = None
-        self._session = session
+        if opening is None or opening.done():
+            dialer = _search.Dialer(self._servers, self.connect_timeout)
+            self._search = _search.Search(dialer, self.connect_timeout, timeout)
+            opening = self._opening = loop.create_task(self._open(dialer, self._search))
+            # Perhaps nobody waits for it any more.
+            opening.add_done_callback(lambda over: over.cancelled() or over.exception())
+        # Who is cancelled, or gives up, takes nothing from the others that wait for it. It has a
+        # limit of its own.
+        is_longer = timeout is None or timeout >= self.connect_timeout
+        await asyncio.wait([opening], timeout=None if is_longer else timeout)
+        if not opening.done():
+            raise silent(self.server, timeout or 0, self._search.told())
+        if opening.cancelled():
+            raise Closed("the client was closed")
+        return opening.result()
+
+    async def _open(self, dialer: _search.Dialer, search: _search.Search) -> Session:
+        introduction = _terms.introduction(self._ttl, self._linger, self._identity)
+        self._session = session = await open_session(dialer, search, introduction)
         if self._closed:
             await session.close()
             raise Closed("the client was closed")
@@ -229,6 +236,10 @@ class Client(BaseClient):
     async def close(self) -> None:
         """Ends the session, which frees all its locks at once: they are lost."""
         self._closed = True
+        opening = self._opening
+        if opening is not None and self._pid == os.getpid():
+            opening.cancel()
+            await asyncio.wait([opening])
         if self._session is not None and self._pid == os.getpid():
             await self._session.close()
 

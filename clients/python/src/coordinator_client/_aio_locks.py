@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import weakref
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, Iterable, Optional, Tuple, Type, TypeVar
 
 from . import _dial, _terms, _wire as wire
 from ._aio_client import default_for
 from ._aio_hold import Hold, call_when_lost, leave
-from ._base import BaseLockable
+from ._base import BaseLockable, what_runs_later
 from ._errors import LockBusy, LockTimeout, NotHeld
 from ._loop import Answer
 
@@ -113,8 +112,13 @@ class Lockable(BaseLockable[Hold]):
 
     def __call__(self, function: Function) -> Function:
         """As a decorator: each call of the coroutine function holds the lock."""
-        if not inspect.iscoroutinefunction(function):
-            raise TypeError("this decorates coroutine functions only")
+        kind_of_function = what_runs_later(function)
+        if "coroutine" not in kind_of_function:
+            kind = kind_of_function or "what is no coroutine function"
+            raise TypeError(
+                f"this decorates coroutine functions, and {kind} would run without the lock: "
+                "use `async with` in it, or coordinator_client.Lock for a plain function"
+            )
 
         @functools.wraps(function)
         async def locked(*args: Any, **kwargs: Any) -> Any:

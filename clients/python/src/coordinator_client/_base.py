@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import types
 import weakref
 from typing import Any, Callable, Generic, List, Optional, Protocol, Tuple, TypeVar
 
@@ -9,6 +11,25 @@ from . import _dial, _terms, _wire as wire
 from ._core import Ask, Welcomed
 from ._desk import HELD, LOST, Desk, Grasp
 from ._errors import NotHeld
+
+
+def what_runs_later(function: Any) -> str:
+    """What kind of function it is whose body does not run when it is called; else nothing."""
+    while isinstance(function, (functools.partial, types.MethodType)):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
+    if not hasattr(function, "__code__") and not isinstance(function, type):
+        function = getattr(type(function), "__call__", None)
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return next((kind for flag, kind in _RUN_LATER.items() if flags & flag), "")
+
+
+# As in the module inspect, which costs more to import than this package.
+_RUN_LATER = {
+    0x80: "a coroutine function",
+    0x100: "a coroutine function",
+    0x200: "an asynchronous generator",
+    0x20: "a generator",
+}
 
 
 class AnySession(Protocol):
@@ -278,7 +299,7 @@ class BaseClient:
         self._credential = credential
         self._ttl, self._linger, self._identity = ttl, linger, identity
         _terms.introduction(ttl, linger, identity)
-        self.connect_timeout = connect_timeout
+        self.connect_timeout = _terms.patience_to_connect(connect_timeout)
         self._closed = False
         self._session: Any = None
 

@@ -16,7 +16,7 @@ import selectors
 import socket
 import threading
 import time
-from typing import Any, Callable, Deque, Optional, Tuple
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from . import _clock, _core, _dial, _search, _wire as wire
 from ._core import Core, Introduction, Reconnect
@@ -51,6 +51,8 @@ class Carrier:
         self._dropped: Deque[Grasp] = collections.deque()
         # What the main thread wants done.
         self._commands: Deque[Callable[[], None]] = collections.deque()
+        # What is to be told by a thread that could not be started.
+        self._unstarted: List[threading.Thread] = []
         # What was read by who cannot be the one to hear it, and when.
         self._unread: Deque[Tuple[Link, bytes, int]] = collections.deque()
         # The connection, while everything is in order and nothing is left to the thread.
@@ -206,6 +208,8 @@ class Carrier:
             left = min(max(deadline - _clock.now(), 0) / 1e6, SLEEP_MAX)
         is_smooth = core.is_open and self._second is None
         self._smooth = self._link if is_smooth else None
+        if self._unstarted:
+            left = min(left, SWEEP_EVERY)
         # Last, for whoever leaves something does that first, and then wakes.
         if self._commands or self._dropped or self._unread or self._leaving:
             self._smooth = None
@@ -279,7 +283,12 @@ class Carrier:
             self._link = link
         else:
             self._second = link
-        starter.start()
+        try:
+            starter.start()
+        except RuntimeError as error:
+            # There are as many as there can be; perhaps less in a moment.
+            self._dialed.append((link, OSError(str(error)), None))
+            self._wake()
         return link
 
     def _watch(self, link: Optional[Link]) -> None:
@@ -346,12 +355,22 @@ class Carrier:
         while self._commands:
             self._commands.popleft()()
 
+    def start_soon(self, thread: threading.Thread) -> None:
+        """Starts it; where there are as many threads as there can be, once there are less."""
+        try:
+            thread.start()
+        except RuntimeError:
+            self._unstarted.append(thread)
+
     def _sweep(self) -> None:
         """Finds what nobody refers to any more, where a destructor was interrupted, too."""
         now = time.monotonic()
         if now < self._sweep_at:
             return
         self._sweep_at = now + SWEEP_EVERY
+        unstarted, self._unstarted = self._unstarted, []
+        for thread in unstarted:
+            self.start_soon(thread)
         for grasp in list(self.desk.grasps.values()):
             if grasp.owner is not None and grasp.owner() is None:
                 self._dropped.append(grasp)

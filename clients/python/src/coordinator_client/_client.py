@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -14,7 +15,9 @@ from ._base import BaseClient, BaseOwner
 from ._desk import Grasp, nobody
 from ._errors import Closed, LockBusy, LockTimeout
 from ._hold import Hold
-from ._thread import Session, open_session
+from ._lane import is_mine
+from ._opening import Opening
+from ._thread import Session, upon_a_step
 
 if TYPE_CHECKING:
     from ._events import SessionEvents
@@ -83,12 +86,14 @@ class Client(BaseClient):
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._opening = threading.Lock()
+        # One that knows whose it is: a signal's handler may come upon it.
+        self._gate = threading.RLock()
+        self._opening: Optional[Opening] = None
         self._session = None
-        self._owners = 0
+        self._numbers = itertools.count(1)
 
     def __getstate__(self) -> Dict[str, Any]:
-        left_out = ("_pid", "_opening", "_session", "_owners")
+        left_out = ("_pid", "_gate", "_opening", "_session", "_numbers")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
@@ -106,15 +111,46 @@ class Client(BaseClient):
             return session
         if self._pid != os.getpid():
             self._reset()  # Ours is the parent's.
-        with self._opening:
-            session = self._session
-            if self._closed:
-                raise Closed("the client was closed")
-            if session is None or session.is_over:
-                introduction = _terms.introduction(self._ttl, self._linger, self._identity)
-                session = open_session(self._servers, introduction, self.connect_timeout, timeout)
-                self._session = session
-        return session
+        if is_mine(self._gate):
+            raise upon_a_step()
+        try:
+            with self._gate:
+                opening = self._open_or_join(timeout)
+        except BaseException:
+            # Before 3.11 an interrupt can come between the end of a body and its release.
+            if is_mine(self._gate):
+                self._gate.release()
+            raise
+        return opening.wait(timeout)
+
+    def _open_or_join(self, timeout: Optional[float]) -> Opening:
+        """The attempt that is under way, or a new one."""
+        if self._closed:
+            raise Closed("the client was closed")
+        opening: Optional[Opening] = self._opening
+        if opening is not None and not opening.is_failed:
+            return opening
+        introduction = _terms.introduction(self._ttl, self._linger, self._identity)
+        opening = Opening(
+            self._servers, self.connect_timeout, timeout, introduction, self._opened
+        )
+        self._opening = opening
+        try:
+            opening.start()
+        except BaseException:
+            self._opening = None
+            raise
+        return opening
+
+    def _opened(self, opening: Opening, session: Session) -> None:
+        """In the thread that made the connection."""
+        if self._opening is not opening:
+            session.close()
+            raise Closed("the client was closed")
+        self._session = session
+        if self._closed:
+            session.close()
+            raise Closed("the client was closed")
 
     def _acquire(
         self,
@@ -176,9 +212,8 @@ class Client(BaseClient):
 
     def owner(self) -> Owner:
         """A new owner: another thread of control, see `Owner`."""
-        with self._opening:
-            self._owners += 1
-            return Owner(self, self._owners)
+        # One step, without a lock that a fork could leave behind.
+        return Owner(self, next(self._numbers))
 
     def elect(self, name: str, value: str = "", **settings: Any) -> "_locks.Lock":
         """A lock whose holder is the leader; `leaders` shows it with this value."""
@@ -230,6 +265,8 @@ class Client(BaseClient):
     def close(self) -> None:
         """Ends the session, which frees all its locks at once: they are lost."""
         self._closed = True
+        if self._opening is not None and self._pid == os.getpid():
+            self._opening.give_up()
         if self._session is not None and self._pid == os.getpid():
             self._session.close()
 
@@ -248,7 +285,6 @@ class Client(BaseClient):
 
 
 _defaults: Dict[Any, Client] = {}
-_defaults_lock = threading.Lock()
 _defaults_pid = os.getpid()
 
 
@@ -261,16 +297,20 @@ def default_client(
 
 def default_for(server: str, ttl: Optional[float]) -> Client:
     """The same for servers as they are shown."""
-    global _defaults, _defaults_lock, _defaults_pid
+    global _defaults, _defaults_pid
     if _defaults_pid != os.getpid():
-        _defaults, _defaults_lock, _defaults_pid = {}, threading.Lock(), os.getpid()
+        _defaults, _defaults_pid = {}, os.getpid()
     client = _defaults.get((server, ttl))
-    if client is None or client._closed:
-        with _defaults_lock:
-            client = _defaults.get((server, ttl))
-            if client is None or client._closed:
-                client = _defaults[(server, ttl)] = Client(server, ttl=ttl)
-    return client
+    if client is not None and client._closed:
+        del_closed(client)
+        client = None
+    # No lock, which a signal's handler could come upon: the first that is in it is everybody's.
+    return client or _defaults.setdefault((server, ttl), Client(server, ttl=ttl))
+
+
+def del_closed(client: Client) -> None:
+    for key in [key for key, known in list(_defaults.items()) if known is client]:
+        _defaults.pop(key, None)
 
 
 # Each needs the other; and an import at the time of use takes a lock that signals can upset.

@@ -75,6 +75,7 @@ class CredentialInClear(OSError):
     """A credential was not sent where others can read it."""
 
     hint = "write tls:// before the server's address"
+    is_retryable = False
 
 
 class EachFailed(OSError):
@@ -210,18 +211,24 @@ class _Race:
         # What is trusted, once somebody is to prove something.
         self.context: "Optional[ssl.SSLContext]" = None
         for place, number in enumerate(self.order):
-            if len(servers) == 1:
-                self._look_up(place, servers[number])
-            else:
-                arguments = (place, servers[number])
-                threading.Thread(target=self._look_up, args=arguments, daemon=True).start()
-                if place == 0 and waits_for_first:
-                    self._wait_for_lookup()
+            self._begin_lookup(place, servers[number])
+            if place == 0 and waits_for_first:
+                # One that was named for a reason is not overtaken by who needs no looking up.
+                self.wait_for_lookup(HEAD_START)
 
-    def _wait_for_lookup(self) -> None:
-        """A name that was named for a reason is not overtaken by who needs no looking up."""
+    def _begin_lookup(self, place: int, server: Server) -> None:
+        """In a thread: what a name is, may take the system longer than anybody waits."""
+        if _is_address(server.host):
+            return self._look_up(place, server)
+        arguments = (place, server)
         try:
-            self.found.put(self.found.get(timeout=HEAD_START))
+            threading.Thread(target=self._look_up, args=arguments, daemon=True).start()
+        except RuntimeError as error:  # There are as many as there can be.
+            self.found.put((place, error))
+
+    def wait_for_lookup(self, timeout: float) -> None:
+        try:
+            self.found.put(self.found.get(timeout=timeout))
         except queue.Empty:
             pass
 
@@ -259,6 +266,17 @@ class _Race:
             return best[0] if best else OSError("it has no address")
         texts = [f"{shown([server])}: {cause(why)}" for server, why in told]
         return EachFailed("; ".join(texts))
+
+    def told(self) -> Dict[str, str]:
+        """Why those do not answer that failed; of one alone, nothing."""
+        if len(self.servers) == 1:
+            return {}
+        pairs = zip(self.order, self.failures, self.known)
+        return {
+            shown([self.servers[number]]): cause(why)
+            for number, why, left in pairs
+            if why is not None and not left
+        }
 
     def next_address(self) -> Optional[Tuple[int, Address]]:
         for place, left in enumerate(self.known):
@@ -338,25 +356,34 @@ def connect_first(
     timeout: float,
     is_wanted: Callable[[], bool] = lambda: True,
     waits_for_first: bool = False,
+    failed: Optional[Dict[str, str]] = None,
 ) -> Tuple[int, Connection]:
     """Which server answered, and the connection, which does not block. Raises OSError.
 
     A server that speaks TLS has answered once it has proved who it is. With `waits_for_first`, no
-    other is tried before the name of the first is looked up, for a moment.
+    other is tried before the name of the first is looked up, for a moment. In `failed` is told
+    meanwhile why others do not answer.
     """
     give_up_at = time.monotonic() + timeout
     race = _Race(servers, first, waits_for_first)
     try:
         while is_wanted():
             race.take_lookups()
+            if failed is not None:
+                failed.update(race.told())
             now = time.monotonic()
             if now >= race.due or not race.selector.get_map():
                 race.begin_one()
             if race.is_over:
                 raise race.failure()
             if now >= give_up_at:
-                raise TimeoutError(f"no answer within {timeout:.3g} s")
+                known = "; ".join(f"{server}: {why}" for server, why in race.told().items())
+                text = f"no answer within {timeout:.3g} s"
+                raise TimeoutError(f"{text}: {known}" if known else text)
             some_unknown = any(known is None for known in race.known)
+            if some_unknown and not race.selector.get_map():
+                race.wait_for_lookup(min(0.05, give_up_at - now))
+                continue
             connected = race.step(min(0.02 if some_unknown else 0.05, give_up_at - now))
             if connected is not None:
                 _show(servers[connected[0]], connected[1])
@@ -377,6 +404,14 @@ def _show(server: Server, connection: Connection) -> None:
     except OSError:
         connection.close()
         raise
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _is_here(address: str) -> bool:

@@ -100,6 +100,8 @@ class Unavailable(LockError, ConnectionError):
 
     hint = "start one with `coordinator serve`, or name another with server= or COORDINATOR_SERVER"
     is_retryable = True
+    why: str = ""
+    """The reason alone."""
 
 
 class NoLeader(Unavailable):
@@ -176,6 +178,10 @@ _LOST_WORDS = {
 }
 _REJECTED_HINTS = {
     Rejection.GRACE: "try again after the grace period, or wait for the lock",
+    Rejection.UNAUTHENTICATED: "show a credential: credential=, COORDINATOR_CREDENTIAL or "
+    "COORDINATOR_CREDENTIAL_FILE",
+    Rejection.FORBIDDEN: "ask who keeps the access file of the coordinator for the right to it, or "
+    "show another credential",
     Rejection.ALREADY_HELD: "use the existing hold, or release it first",
 }
 
@@ -245,12 +251,16 @@ def unavailable(server: str, why: object) -> Unavailable:
     # What TLS says has a remedy of its own.
     hint = getattr(why, "hint", "")
     what = "no secure connection to" if hint else "no coordinator answers at"
-    return Unavailable(f"{what} {server} ({cause(why)})", hint)
+    error = Unavailable(f"{what} {server} ({cause(why)})", hint)
+    error.why = cause(why)
+    error.is_retryable = getattr(why, "is_retryable", True)
+    return error
 
 
-def silent(server: str, length: float) -> Unavailable:
-    """Nobody says anything."""
-    return unavailable(server, f"no answer within {length:.3g} s")
+def silent(server: str, length: float, known: str = "") -> Unavailable:
+    """Nobody says anything; of several servers, what is known of each."""
+    text = f"no answer within {length:.3g} s"
+    return unavailable(server, f"{text}: {known}" if known else text)
 
 
 def cause(error: object) -> str:

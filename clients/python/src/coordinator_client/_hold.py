@@ -126,11 +126,11 @@ def give_back(hold: Hold) -> None:
 
 def call_when_lost(hold: Hold, callback: Callable[[Hold], None]) -> None:
     """Calls it with the hold when that is lost, in a separate thread: ours renews leases."""
-    reference = weakref.ref(hold)
+    reference, session = weakref.ref(hold), hold._session
 
     def call() -> None:
         lost = reference()
         if lost is not None and lost._grasp.stage == LOST:
-            threading.Thread(target=callback, args=(lost,), daemon=True).start()
+            session.start_soon(threading.Thread(target=callback, args=(lost,), daemon=True))
 
-    hold._session.when_over(hold._grasp, call)
+    session.when_over(hold._grasp, call)

@@ -11,7 +11,7 @@ from typing import (
 )  # fmt: skip
 
 from . import _dial, _terms, _wire as wire
-from ._base import BaseLockable
+from ._base import BaseLockable, what_runs_later
 from ._client import default_for
 from ._errors import LockBusy, LockError, LockTimeout, NotHeld
 from ._hold import Hold, Lost, call_when_lost, give_back
@@ -19,8 +19,6 @@ from ._hold import Hold, Lost, call_when_lost, give_back
 if TYPE_CHECKING:
     from ._client import Client, Owner
 
-# As in the module inspect, which costs more to import than this package.
-CO_COROUTINE = 0x80
 Function = TypeVar("Function", bound=Callable[..., Any])
 _Self = TypeVar("_Self", bound="Lockable")
 
@@ -167,9 +165,14 @@ class Lockable(BaseLockable[Hold]):
 
     def __call__(self, function: Function) -> Function:
         """As a decorator: each call of the function holds the lock, through its own object."""
-        code = getattr(function, "__code__", None)
-        if code is not None and code.co_flags & CO_COROUTINE:
+        kind_of_function = what_runs_later(function)
+        if "coroutine" in kind_of_function:
             raise TypeError("a coroutine function needs coordinator_client.aio")
+        if kind_of_function:
+            raise TypeError(
+                f"{kind_of_function} would run without the lock, after its call: "
+                "use the lock in its body, by `with` or `async with`"
+            )
 
         @functools.wraps(function)
         def locked(*args: Any, **kwargs: Any) -> Any:

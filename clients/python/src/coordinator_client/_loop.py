@@ -8,7 +8,6 @@ those of asyncio stand still while the machine is suspended.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import socket
 import threading
@@ -16,7 +15,7 @@ import time
 import weakref
 from typing import Any, AsyncGenerator, Callable, Generator, List, Optional, Set, Tuple
 
-from . import _clock, _core, _dial, _search, _wire as wire
+from . import _clock, _core, _dial, _last, _search, _wire as wire
 from ._core import Ask, Core, Introduction, Reconnect
 from ._desk import HELD, LOST, WAITING, Desk, Grasp, nobody, not_free
 from ._errors import Cancelled, Closed, LockError, LockLost, silent, unavailable
@@ -32,14 +31,9 @@ _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
 
 async def open_session(
-    servers: List[_dial.Server],
-    introduction: Introduction,
-    connect_timeout: float,
-    timeout: Optional[float] = None,
+    dialer: _search.Dialer, search: _search.Search, introduction: Introduction
 ) -> "Session":
     """A session with the first server that welcomes us. Raises `Unavailable` and others."""
-    dialer = _search.Dialer(servers, connect_timeout)
-    search = _search.Search(dialer, connect_timeout, timeout)
     while True:
         session = Session(dialer, introduction)
         try:
@@ -81,6 +75,7 @@ class Session:
         self._guard: Optional[AsyncGenerator[None, None]] = None
         self._begin()
         _sessions.add(self)
+        _last.is_used()
 
     def _begin(self) -> None:
         attempt_max = int(self._dialer.timeout * _core.SECOND)
@@ -112,7 +107,7 @@ class Session:
         if self.desk.core.end is not None:
             raise self.desk.end_error()
         if pending:
-            raise unavailable(self.server, f"no answer within {timeout:.3g} s")
+            raise silent(self.server, timeout)
         # asyncio.run ends generators before it closes its loop: that is when to say goodbye.
         self._guard = self._until_shutdown()
         await self._guard.__anext__()
@@ -478,7 +473,10 @@ class Session:
                 if not isinstance(result, OSError):
                     result.close()
 
-        threading.Thread(target=dial, name="coordinator-client-dial", daemon=True).start()
+        try:
+            threading.Thread(target=dial, name="coordinator-client-dial", daemon=True).start()
+        except RuntimeError as error:  # There are as many as there can be.
+            dialed.set_exception(OSError(str(error)))
 
     def _forget(self, link: Link) -> None:
         if link is self._link:
@@ -552,7 +550,7 @@ def _close_result(dialed: "asyncio.Future[_dial.Connection]") -> None:
         dialed.result().close()
 
 
-@atexit.register
+@_last.at_the_end
 def _say_goodbye() -> None:
     for session in list(_sessions):
         if not session.is_forked and session.desk.core.end is None:

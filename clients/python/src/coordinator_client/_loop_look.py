@@ -161,7 +161,7 @@ class Observer:
         credential: Optional[str] = None,
     ):
         self._dialer = _search.Dialer(_dial.parse_servers(server, tls, credential), timeout)
-        self._timeout = timeout
+        self._timeout = _terms.patience_to_connect(timeout)
         self._line: Optional[_Line] = None
 
     async def _open(self, hint: Optional[str] = None) -> _Line:

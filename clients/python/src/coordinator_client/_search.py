@@ -18,6 +18,8 @@ class Plan(NamedTuple):
     """The servers of one attempt, in their order."""
 
     servers: List[_dial.Server]
+    failed: Dict[str, str]
+    """Why those do not answer that were tried in vain."""
     is_hinted: bool = False
     """Whether the first is there because another one named it."""
 
@@ -25,8 +27,9 @@ class Plan(NamedTuple):
         self, timeout: float, is_wanted: Callable[[], bool] = lambda: True
     ) -> Tuple[_dial.Server, _dial.Connection]:
         """The first that answers. Raises OSError."""
+        self.failed.clear()
         number, connection = _dial.connect_first(
-            self.servers, 0, timeout, is_wanted, self.is_hinted
+            self.servers, 0, timeout, is_wanted, self.is_hinted, self.failed
         )
         return self.servers[number], connection
 
@@ -58,11 +61,11 @@ class Dialer:
         order = self.servers[first:] + self.servers[:first]
         address = parse_address(hint) if hint else None
         if address is None:
-            return Plan(order)
+            return Plan(order, {})
         self.is_one_of_several = True
         # With TLS it has to prove that it is this host, to the same authorities.
         leader = self.servers[0]._replace(host=address[0], port=address[1])
-        return Plan([leader, *(server for server in order if server != leader)], True)
+        return Plan([leader, *(server for server in order if server != leader)], {}, True)
 
     def _learn(self) -> Optional[int]:
         is_news, self._is_news = self._is_news, False
@@ -112,7 +115,11 @@ class Search:
         hint: Optional[str] = None,
     ):
         self.dialer = dialer
-        self._timeout = connect_timeout if timeout is None else min(timeout, connect_timeout)
+        self._timeout = connect_timeout
+        # Who waits for less long is to see each of several servers tried, as far as that goes.
+        self._patience = connect_timeout if timeout is None else min(timeout, connect_timeout)
+        self._until = 0.0
+        self._was_cut = False
         # The clock starts with the first attempt, so that a lone one is given, and is told to have
         # had, what was asked for.
         self._give_up_at: Optional[float] = None
@@ -121,11 +128,22 @@ class Search:
         self._followed = self._rounds = 0
         self._is_cluster = False
         self._said: Dict[str, str] = {}
+        self._plan: Optional[Plan] = None
+        # Why each of several servers has not welcomed us.
+        self._causes: Dict[str, str] = {}
 
     def plan(self) -> Plan:
         """What to try now."""
         hint, self._hint = self._hint, None
-        return self.dialer.begin(hint)
+        self._plan = self.dialer.begin(hint)
+        return self._plan
+
+    def told(self) -> str:
+        """What is known of several servers, until now."""
+        causes = dict(self._causes)
+        if self._plan is not None and len(self._plan.servers) > 1:
+            causes.update(self._plan.failed)
+        return "; ".join(f"{server}: {why}" for server, why in causes.items())
 
     def share(self) -> float:
         """How long the next attempt may take; the last one of all has all that is left."""
@@ -133,15 +151,19 @@ class Search:
         if self._give_up_at is None:
             self._give_up_at = now + self._timeout
         left = max(self._give_up_at - now, 0)
-        if self._left <= 1 and not self._is_cluster:
-            return left
-        return min(left, self._timeout / len(self.dialer.servers))
+        count = len(self.dialer.servers)
+        is_last = self._left <= 1 and (count == 1 or self._patience == self._timeout)
+        if not is_last or self._is_cluster:
+            left = min(left, self._patience / count)
+        self._until = now + left
+        return left
 
     def after(self, error: BaseException) -> float:
         """For how long to pause before another attempt; raises the error if there is none."""
         if not isinstance(error, ConnectionError):
             raise error
         peer = self.dialer.peer or _dial.shown(self.dialer.servers)
+        self._note(peer, error)
         if isinstance(error, NoLeader):
             self._is_cluster = self.dialer.is_one_of_several = True
             self._said[peer] = error.said
@@ -153,12 +175,30 @@ class Search:
         if self._left > 0:
             return self._pause(0, error)
         if not self._is_cluster:
-            raise error
+            if not self._was_cut or self._patience == self._timeout:
+                raise self._in_full(error)
+            # Somebody may wait for longer than whoever began it.
+            self._left, self._patience = len(self.dialer.servers), self._timeout
+            return self._pause(0, error)
         self._left, self._followed = len(self.dialer.servers), 0
         pause = min(PAUSE_MIN * 2 ** min(self._rounds, 16), PAUSE_MAX)
         self._rounds += 1
         # Not all clients come at once.
         return self._pause(pause * random.uniform(0.5, 1), error)
+
+    def _note(self, peer: str, error: BaseException) -> None:
+        self._was_cut = self._was_cut or time.monotonic() >= self._until
+        if self._plan is None or len(self._plan.servers) < 2:
+            return
+        self._causes.update(self._plan.failed)
+        if self.dialer.peer is not None and peer not in self._plan.failed:
+            self._causes[peer] = getattr(error, "why", "") or str(error)
+
+    def _in_full(self, error: BaseException) -> BaseException:
+        """With what is known of each of several servers."""
+        if len(self._causes) < 2 or type(error) is not Unavailable or error.hint != Unavailable.hint:
+            return error
+        return unavailable(_dial.shown(self.dialer.servers), self.told())
 
     def _pause(self, pause: float, error: BaseException) -> float:
         if self._give_up_at is None or time.monotonic() + pause < self._give_up_at:
@@ -169,4 +209,4 @@ class Search:
             if not isinstance(error, NoLeader):
                 said.append(str(error))
             raise NoLeader(servers, "; ".join(said)) from error
-        raise error
+        raise self._in_full(error)

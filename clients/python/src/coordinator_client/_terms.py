@@ -83,9 +83,30 @@ def claims(
     return wanted
 
 
+def number(length: float, what: str) -> float:
+    """The length, if it is one."""
+    if isinstance(length, bool) or not isinstance(length, (int, float)) or length != length:
+        raise InvalidRequest(f"invalid {what}: {length!r} is no number of seconds")
+    return length
+
+
+def patience_to_connect(length: float) -> float:
+    """How long connecting may take.
+
+    >>> patience_to_connect(5.0)
+    5.0
+    """
+    if not 0 < number(length, "connect timeout") <= threading.TIMEOUT_MAX:
+        raise InvalidRequest(
+            f"invalid connect timeout: {length:g} s",
+            f"more than 0 s, and at most {threading.TIMEOUT_MAX:g} s are allowed",
+        )
+    return length
+
+
 def length_ms(length: float, what: str, longest: float) -> int:
     """A length in milliseconds, rounded up."""
-    if not 0 <= length <= longest:
+    if not 0 <= number(length, what) <= longest:
         raise InvalidRequest(f"invalid {what}: {length:g} s, from 0 to {longest:g} s are allowed")
     return -int(-length * 1000 // 1)
 
@@ -142,7 +163,7 @@ def introduction(
     """Who says Hello."""
     ttl_ms = 0
     if ttl is not None:
-        ttl_ms = int(ttl * 1000)
+        ttl_ms = int(min(max(number(ttl, "ttl"), 0), TTL_MAX_MS) * 1000)
         if not TTL_MIN_MS <= ttl_ms <= TTL_MAX_MS:
             raise InvalidRequest(f"a ttl of {ttl:g} s is not between 2 s and 1 h")
     linger_ms = None

@@ -8,7 +8,6 @@ Only modules are imported, never names out of them: see `_carrier`.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import threading
@@ -16,7 +15,7 @@ import time
 import weakref
 from typing import Callable, Iterator, List, Optional
 
-from . import _clock, _dial, _search
+from . import _clock, _dial, _last, _search
 from ._carrier import FAREWELL_TIMEOUT
 from ._core import Ask, Introduction
 from ._desk import HELD, REFUSED, WAITING, Conversion, Grasp, nobody, not_free
@@ -34,14 +33,9 @@ _sessions: "weakref.WeakSet[Session]" = weakref.WeakSet()
 
 
 def open_session(
-    servers: List[_dial.Server],
-    introduction: Introduction,
-    connect_timeout: float,
-    timeout: Optional[float] = None,
+    dialer: _search.Dialer, search: _search.Search, introduction: Introduction
 ) -> "Session":
     """A session with the first server that welcomes us. Raises `Unavailable` and others."""
-    dialer = _search.Dialer(servers, connect_timeout)
-    search = _search.Search(dialer, connect_timeout, timeout)
     while True:
         session = Session(dialer, introduction)
         try:
@@ -59,6 +53,7 @@ class Session(Lane):
     def __init__(self, dialer: _search.Dialer, introduction: Introduction):
         super().__init__(dialer, introduction)
         _sessions.add(self)
+        _last.is_used()
 
     # --- the first connection ---
 
@@ -77,13 +72,17 @@ class Session(Lane):
             self._thread = threading.Thread(
                 target=self._run, name="coordinator-client", daemon=True
             )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            raise unavailable(self.server, error) from error
         self._wait_event(self._welcome, give_up_at - time.monotonic())
         with self._lock:
             if self.desk.core.end is not None:
                 raise self.desk.end_error()
             if self.desk.welcome is None:
-                raise unavailable(self.server, f"no answer within {timeout:.3g} s")
+                raise silent(self.server, timeout)
 
     def _wait_event(self, event: threading.Event, timeout: float) -> bool:
         give_up_at = time.monotonic() + timeout
@@ -313,10 +312,7 @@ class Session(Lane):
     def _check_free(self) -> None:
         """Raises where nobody can be waited for."""
         if is_mine(self._lock) and not self.is_forked:
-            raise LockError(
-                "a signal's handler interrupted this client, and cannot wait for a lock now",
-                "let the handler set a flag, and use the lock after it",
-            )
+            raise upon_a_step()
 
     def drop(self, grasp: Grasp) -> None:
         """Gives back what nobody refers to any more. Never waits, not even for the lock."""
@@ -426,6 +422,14 @@ class Session(Lane):
         self._dispose()
 
 
+def upon_a_step() -> LockError:
+    """What a signal's handler is told that comes in the middle of a step."""
+    return LockError(
+        "a signal's handler interrupted this client, and cannot wait for a lock now",
+        "let the handler set a flag, and use the lock after it",
+    )
+
+
 def _after_fork_in_child() -> None:
     for session in list(_sessions):
         session.forget_parent()
@@ -436,7 +440,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-@atexit.register
+@_last.at_the_end
 def _say_goodbye() -> None:
     for session in list(_sessions):
         if not session.is_over:

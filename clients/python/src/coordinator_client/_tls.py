@@ -63,6 +63,13 @@ class TlsError(OSError):
     """What went wrong, in words."""
 
     hint = _HINT
+    is_retryable = True
+
+
+class Misfit(TlsError):
+    """What does not fit, and will not when it is tried again."""
+
+    is_retryable = False
 
 
 class Trust:
@@ -120,20 +127,20 @@ class Trust:
 
 def _unreadable(file: Any, what: str, error: OSError) -> TlsError:
     if isinstance(error, ssl.SSLError):
-        return TlsError(f"{os.fspath(file)} has no {what} in PEM, or is damaged")
+        return Misfit(f"{os.fspath(file)} has no {what} in PEM, or is damaged")
     why = os.strerror(error.errno).lower() if error.errno else str(error)
-    return TlsError(f"cannot read {os.fspath(file)}: {why}")
+    return Misfit(f"cannot read {os.fspath(file)}: {why}")
 
 
 def _unusable_pair(cert: Any, key: Any, error: OSError) -> TlsError:
     secret = cert if key is None else key
     if isinstance(error, ssl.SSLError):
         if error.reason == "KEY_VALUES_MISMATCH" or error.reason == "KEY_TYPE_MISMATCH":
-            return TlsError(
+            return Misfit(
                 f"the key in {os.fspath(secret)} is not that of the certificate in "
                 f"{os.fspath(cert)}"
             )
-        return TlsError(
+        return Misfit(
             f"{os.fspath(cert)} has no certificate in PEM, or {os.fspath(secret)} no key, or one "
             "with a password"
         )
@@ -155,7 +162,7 @@ class Secure:
             )
         except ValueError:
             text = f'"{name}" is no name of a server that a certificate can have'
-            raise TlsError(text) from None
+            raise Misfit(text) from None
         # Why nothing can be read any more.
         self.failure: Optional[TlsError] = None
         # Whether the server has said that nothing follows.
@@ -208,10 +215,12 @@ class Secure:
 
     def _in_words(self, error: ssl.SSLError) -> TlsError:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return TlsError(f"its certificate {self._flaw(error)}")
+            is_lasting = error.verify_code in _UNTRUSTED | _OTHER_NAME
+            kind = Misfit if is_lasting else TlsError
+            return kind(f"its certificate {self._flaw(error)}")
         reason = error.reason or ""
         if reason in _NO_TLS:
-            return TlsError("it does not speak TLS: leave tls:// out")
+            return Misfit("it does not speak TLS: leave tls:// out")
         if "_ALERT_" in reason:
             alert = reason.partition("_ALERT_")[2]
             return TlsError(_ALERTS.get(alert, f"it refused TLS ({alert.lower()})"))

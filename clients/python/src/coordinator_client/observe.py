@@ -146,7 +146,7 @@ class Observer:
         credential: Optional[str] = None,
     ):
         self._dialer = _search.Dialer(_dial.parse_servers(server, tls, credential), timeout)
-        self._timeout = timeout
+        self._timeout = _terms.patience_to_connect(timeout)
         self._line: Optional[_Line] = None
 
     def _ask(self, build: Callable[[int], Any]) -> wire.ServerMessage:
