@@ -3,12 +3,12 @@
 //! A key of the file that is no setting is a mistake, and the setting it is nearest to is named. A
 //! variable is different. Kubernetes puts `COORDINATOR_SERVICE_HOST` and `COORDINATOR_PORT` into
 //! every container beside a service of our name. So an unknown `COORDINATOR_…` is a mistake only if
-//! it is within two letters of a setting.
+//! it is within two letters of a setting, and most of it is right.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -27,10 +27,14 @@ const VARIABLES_GIVEN: [&str; 7] = [
     "COORDINATOR_SESSION",
     "COORDINATOR_SERVER",
 ];
+/// What our variables begin with.
+const PREFIX: &str = "COORDINATOR_";
 /// The variable that names the file; not itself a setting, since it must be known before them.
 pub(crate) const FILE_VARIABLE: &str = "COORDINATOR_CONFIG";
 /// The flag that names the file.
 pub(crate) const FILE_FLAG: &str = "config";
+/// A file with more in it than this is no configuration.
+const FILE_LEN_MAX: u64 = 1024 * 1024;
 /// Further from every setting than this, and a variable was not meant for us.
 const TYPO_DISTANCE_MAX: usize = 2;
 
@@ -79,7 +83,7 @@ impl Sources {
             match text.into_string() {
                 Ok(text) => environment.push((name, text)),
                 // Anybody else's may be what it likes.
-                Err(_) if name.starts_with("COORDINATOR_") => {
+                Err(_) if name.starts_with(PREFIX) => {
                     mistakes.push(Failure::usage(format!("{name} is not UTF-8 text")));
                 }
                 Err(_) => {}
@@ -106,7 +110,7 @@ impl Sources {
     ) -> Self {
         let environment: BTreeMap<String, String> =
             environment.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-        for name in environment.keys().filter(|name| name.starts_with("COORDINATOR_")) {
+        for name in environment.keys().filter(|name| name.starts_with(PREFIX)) {
             mistakes.extend(check_variable(name).err());
         }
         Self { flags, environment, file: None }
@@ -196,7 +200,7 @@ impl Sources {
         let named = flag.or_else(|| self.variable(FILE_VARIABLE).map(PathBuf::from));
         if let Some(path) = named {
             let path = PathBuf::from(self.expanded(&path.to_string_lossy()));
-            return match fs::read_to_string(&path) {
+            return match read(&path) {
                 Ok(text) => Ok(Some((path, text))),
                 Err(error) => Err(unreadable(&path, &error)
                     .hint(format!("it was named by --{FILE_FLAG} or {FILE_VARIABLE}"))),
@@ -206,7 +210,7 @@ impl Sources {
         let own = self.directory("XDG_CONFIG_HOME").map(str::to_owned).or(home);
         for place in own.into_iter().chain(["/etc".to_owned()]) {
             let path = PathBuf::from(place).join("coordinator/config.toml");
-            match fs::read_to_string(&path) {
+            match read(&path) {
                 Ok(text) => return Ok(Some((path, text))),
                 Err(error) if is_absence(&error) => {}
                 // What it says may be where the coordinator is: without it another might be asked.
@@ -226,6 +230,16 @@ fn or_the_first(sources: Sources, mistakes: Vec<Failure>) -> Result<Sources, Fai
     mistakes.into_iter().next().map_or(Ok(sources), Err)
 }
 
+/// Reads a file that is no longer than a configuration.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let len = fs::File::open(path)?.take(FILE_LEN_MAX + 1).read_to_string(&mut text)?;
+    if len as u64 > FILE_LEN_MAX {
+        return Err(io::Error::other("it is longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
 /// Whether the file is not there, rather than there and out of reach.
 fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -241,12 +255,18 @@ fn check_variable(name: &str) -> Result<(), Failure> {
     let known: Vec<String> = TABLE.iter().map(super::Row::variable).collect();
     let known = known.iter().map(String::as_str).chain(VARIABLES_GIVEN).chain([FILE_VARIABLE]);
     match nearest(name, known) {
-        Some((meant, distance)) if (1..=TYPO_DISTANCE_MAX).contains(&distance) => {
+        Some((meant, distance)) if is_typo(name, distance) => {
             Err(Failure::usage(format!("unknown setting {name} in the environment"))
                 .hint(format!("did you mean {meant}?")))
         }
         _ => Ok(()),
     }
+}
+
+/// Whether so few letters are wrong that most of the name is right.
+fn is_typo(name: &str, distance: usize) -> bool {
+    let own = name.strip_prefix(PREFIX).unwrap_or(name);
+    (1..=TYPO_DISTANCE_MAX).contains(&distance) && 2 * distance < own.len()
 }
 
 /// The settings in the text of a file, without those that are wrong.

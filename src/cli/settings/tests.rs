@@ -150,6 +150,11 @@ fn a_misspelt_variable_is_refused_and_those_of_kubernetes_are_not() {
         ("COORDINATOR_SERVICE_PORT", "5625"),
         ("COORDINATOR_PORT", "tcp://10.0.0.1:5625"),
         ("COORDINATOR_PORT_5625_TCP_ADDR", "10.0.0.1"),
+        // As short as this, any name is near to one of ours.
+        ("COORDINATOR_ID", "7"),
+        ("COORDINATOR_IP", "10.0.0.1"),
+        ("COORDINATOR_URL", "http://10.0.0.1"),
+        ("COORDINATOR_TAG", "v7"),
         ("COORDINATOR_LOCK", "deploy"),
         ("COORDINATOR_FENCING_TOKEN", "7"),
         ("COORDINATOR_SESSION", "ab"),
@@ -202,4 +207,11 @@ fn no_setting_is_called_as_another_or_as_the_file() {
     let count = keys.len();
     keys.dedup();
     assert_eq!(keys.len(), count);
+}
+
+#[test]
+fn a_file_without_end_is_no_configuration() {
+    let (_, mistakes) = Sources::gather(flags(&[("config", "/dev/zero")]));
+    let told: Vec<String> = mistakes.iter().map(Failure::plain).collect();
+    assert!(told.iter().any(|it| it.contains("longer than 1 MiB")), "{told:?}");
 }
