@@ -108,7 +108,7 @@ fn run(asked: Asked, settings: &Settings) -> Result<ExitCode, Failure> {
         Command::Lock(args) => lock::run(&args, settings),
         Command::Try(args) => lock::run(&args.without_waiting()?, settings),
         Command::Hold(args) => lock::hold::run(&args, settings),
-        Command::Acquire(args) => keeper::acquire::run(&args),
+        Command::Acquire(args) => keeper::acquire::run(&args, settings),
         Command::Held(args) => on_a_runtime(keeper::held::run(args, settings)),
         Command::Status(args) => on_a_runtime(show::status::run(args, settings)),
         Command::Events(args) => on_a_runtime(show::events::run(args, settings)),

@@ -175,11 +175,11 @@ fn who_gives_up_waiting_leaves_no_keeper_in_line() {
     let _holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
     server.held("demo");
     for (signal, code) in
-        [(Signal::INT, Some(130)), (Signal::TERM, Some(143)), (Signal::KILL, None)]
+        [(Signal::INT, Some(130)), (Signal::TERM, Some(143)), (Signal::KILL, Some(137))]
     {
         let waiting = waiting(&server);
         waiting.signal(signal);
-        assert_eq!(waiting.end().code(), code);
+        assert_eq!(waiting.end().code_in_a_shell(), code);
         server.waited_for_by("demo", 0);
     }
 }
@@ -190,6 +190,65 @@ fn what_cannot_be_told_is_given_back() {
     let done = run(step(&server, "acquire demo --export >/dev/full"));
     assert_eq!(done.code(), Some(74), "{}", done.err);
     eventually("it is free", || server.lock("demo").is_none().then_some(()));
+}
+
+#[test]
+fn what_nobody_reads_is_given_back_and_not_waited_for() {
+    let server = Server::start();
+    let acquire = |ends: (std::io::PipeReader, std::io::PipeWriter)| {
+        let mut command = server.client(&["acquire", "demo", "--export"]);
+        command.env("XDG_RUNTIME_DIR", server.home.path(""));
+        let child = command.stdout(ends.1).stderr(Stdio::piped()).spawn().unwrap();
+        (ends.0, child)
+    };
+    // A shell that is gone before it gets the lock, and one that goes while it waits.
+    let (reader, gone_before) = acquire(std::io::pipe().unwrap());
+    drop(reader);
+    let done = gone_before.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(74), "{done:?}");
+    eventually("it is free", || server.lock("demo").is_none().then_some(()));
+
+    let _holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let (reader, waiter) = acquire(std::io::pipe().unwrap());
+    server.waited_for_by("demo", 1);
+    drop(reader);
+    let done = waiter.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(74), "{done:?}");
+    server.waited_for_by("demo", 0);
+}
+
+#[test]
+fn a_busy_lock_is_not_to_be_told_as_held() {
+    let server = Server::start();
+    for verb in ["acquire", "hold"] {
+        let done = run(server.client(&[verb, "demo", "-n", "-E", "0"]));
+        assert_eq!((done.code(), done.out.as_str()), (Some(2), ""), "{verb}: {}", done.err);
+        assert!(done.err.contains("-E 0 would report a busy lock as held"), "{}", done.err);
+    }
+}
+
+#[test]
+fn a_parent_that_ignores_the_ends_of_children_is_told_the_same() {
+    let server = Server::start();
+    let _holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let done = run(step(&server, "exec env --ignore-signal=CHLD \"$0\" acquire demo -n"));
+    assert_eq!(done.code(), Some(75), "{}", done.err);
+}
+
+#[test]
+fn the_keepers_coordinator_is_asked_whichever_this_step_names() {
+    let server = Server::start();
+    acquired(&server, "");
+    let other = Server::start();
+    let (_, shown) = file(&server);
+    let words = ["held", "--keeper", &shown];
+    let done = run(other.client(&words));
+    assert_eq!(done.code(), Some(0), "{}", done.err);
+    // Unless it is said here.
+    let words = ["held", "--keeper", &shown, "--server", "127.0.0.1:1"];
+    assert_eq!(run(server.client(&words)).code(), Some(69));
 }
 
 #[test]

@@ -107,3 +107,18 @@ fn a_command_is_dead_before_a_silent_server_gives_its_lock_away() {
     assert_eq!(done.code(), Some(70));
     assert!(done.err.contains(": no answer from the coordinator for 1s; stopped "), "{}", done.err);
 }
+
+#[test]
+fn whoever_watches_is_told_of_a_loss_while_the_command_takes_its_time() {
+    let server = Server::start();
+    let script = "trap '' TERM; while :; do sleep 0.01; done";
+    let words = ["lock", "--ttl", "1m", "--kill-after", "1.5", "demo", "-c", script];
+    let command = start(server.client(&words));
+    assert_eq!(revoke(&server, "demo", server.held("demo")), Some(0));
+    let done = command.end();
+    assert_eq!(done.code(), Some(70));
+    let (told, ended) = done.err.split_once('\n').unwrap();
+    assert!(told.starts_with("warning: lost \"demo\": an operator revoked it; `sh -c "), "{told}");
+    assert!(told.ends_with("is being stopped"), "{told}");
+    assert!(ended.contains("; stopped `sh -c "), "{ended}");
+}

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Server, run};
+use crate::support::{Server, run, start};
 
 const RECIPES: &str = include_str!("../../docs/recipes.md");
 /// Commands that recipes run under a lock.
@@ -135,6 +135,18 @@ fn shell_recipes_do_what_they_say() {
         let locked: Vec<&str> = told.lines().filter(|line| !after_it(line)).collect();
         assert_locked(&locked.join("\n"), &block);
     }
+}
+
+#[test]
+fn a_script_does_not_take_variables_that_have_outlived_their_lock_for_the_lock() {
+    let kitchen = Kitchen::new();
+    let _holder = start(kitchen.server.client(&["lock", "deploy", "--", "sleep", "60"]));
+    kitchen.server.held("deploy");
+    let block = blocks("sh").into_iter().find(|it| it.contains("UNDER_LOCK")).unwrap();
+    let script = kitchen.server.home.script("recipe", &block.replace("-w 10m", "-n"));
+    let mut command = kitchen.command("bash");
+    command.arg(script).env("COORDINATOR_LOCK", "deploy");
+    assert_eq!(run(command).code(), Some(75));
 }
 
 #[test]

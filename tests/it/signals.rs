@@ -1,10 +1,11 @@
 //! Signals, process groups, and the ends of waits.
 
-use std::os::unix::process::CommandExt;
+use std::net::TcpListener;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Server, eventually, is_stopped, line_in, lives, start};
+use crate::support::{Server, eventually, is_stopped, line_in, lives, run, start};
 
 #[test]
 fn a_signal_reaches_the_whole_group() {
@@ -61,7 +62,7 @@ fn who_stops_waiting_leaves_the_queue() {
         let waiter = start(server.client(&["lock", "demo", "--", "true"]));
         server.waited_for_by("demo", 1);
         waiter.signal(signal);
-        assert_eq!(waiter.end().code(), Some(code));
+        assert_eq!(waiter.end().code_in_a_shell(), Some(code));
         server.waited_for_by("demo", 0);
     }
 }
@@ -131,7 +132,7 @@ fn a_stopped_command_ends_by_what_ends_us() {
         kill_process(Pid::from_raw(child.parse().unwrap()).unwrap(), Signal::STOP).unwrap();
         eventually("it has stopped", || is_stopped(&child).then_some(()));
         command.signal(signal);
-        assert_eq!(command.end().code(), Some(code));
+        assert_eq!(command.end().code_in_a_shell(), Some(code));
         std::fs::remove_file(&pid).unwrap();
     }
 }
@@ -149,4 +150,62 @@ fn children_that_were_not_ours_leave_no_zombies() {
     command.env("COORDINATOR_SERVER", &server.address);
     let done = start(command).end();
     assert_eq!(done.code(), Some(3), "{}", done.err);
+}
+
+#[test]
+fn who_is_killed_by_a_key_dies_of_it_so_that_a_shell_knows() {
+    let server = Server::start();
+    let done = run(server.client(&["lock", "demo", "-c", "kill -INT $$"]));
+    assert_eq!(done.status.signal(), Some(2), "{}", done.err);
+    assert!(server.lock("demo").is_none(), "released first");
+    // Nothing else is a key, and what answers a key in its own way has ended by itself.
+    for (script, code) in [("kill -TERM $$", 143), ("trap 'exit 130' INT; kill -INT $$", 130)] {
+        let done = run(server.client(&["lock", "demo", "-c", script]));
+        assert_eq!(done.code(), Some(code), "{script}: {}", done.err);
+    }
+}
+
+#[test]
+fn orphans_that_a_real_time_signal_killed_are_reaped_as_well() {
+    let server = Server::start();
+    let script = "sleep 60 & first=$!; sleep 60 & export orphans=\"$first $!\"; \
+                  exec \"$0\" lock demo -c 'kill -34 ${orphans% *}; kill ${orphans#* }; \
+                  for orphan in $orphans; do while test -e /proc/$orphan; do sleep 0.01; done; done'";
+    let mut command = server.home.command("bash");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_coordinator")]);
+    command.env("COORDINATOR_SERVER", &server.address);
+    let done = run(command);
+    assert_eq!(done.code(), Some(0), "{}", done.err);
+}
+
+#[test]
+fn the_end_of_a_command_is_seen_at_once_where_its_signal_was_blocked() {
+    let server = Server::start();
+    let mut command = server.home.command("env");
+    command.args(["--block-signal=CHLD", env!("CARGO_BIN_EXE_coordinator")]);
+    // The next look at the lease would be long after this test.
+    command.args(["lock", "--ttl", "10m", "demo", "--", "true"]);
+    command.env("COORDINATOR_SERVER", &server.address);
+    assert_eq!(run(command).code(), Some(0));
+}
+
+#[test]
+fn a_signal_ends_whoever_asks_about_the_lock_that_it_runs_under() {
+    let server = Server::start();
+    // A coordinator that takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    for verb in ["lock", "hold", "acquire"] {
+        let mut command =
+            server.client(&[verb, "demo", "--server", &address, "--connect-timeout", "5m"]);
+        command.env("COORDINATOR_HELD", "7 ab demo");
+        command.env("XDG_RUNTIME_DIR", server.home.path(""));
+        // An input that does not end.
+        let (input, _open) = std::io::pipe().unwrap();
+        command.stdin(input);
+        let command = start(command);
+        let _connected = silent.accept().unwrap();
+        command.signal(Signal::TERM);
+        assert_eq!(command.end().code(), Some(143), "{verb}");
+    }
 }

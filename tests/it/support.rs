@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -123,6 +124,11 @@ pub(crate) struct Done {
 impl Done {
     pub(crate) fn code(&self) -> Option<i32> {
         self.status.code()
+    }
+
+    /// As a shell has it: a death by signal n is 128 + n.
+    pub(crate) fn code_in_a_shell(&self) -> Option<i32> {
+        self.code().or(self.status.signal().map(|signal| 128 + signal))
     }
 }
 

@@ -11,7 +11,7 @@ use std::thread;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::support::{Running, Server, eventually, start};
+use crate::support::{Running, Server, eventually, run, start};
 
 /// A terminal with a shell or a command on it.
 pub(crate) struct Screen {
@@ -110,6 +110,79 @@ fn ctrl_c_reaches_the_command_and_the_terminal_comes_back() {
     // A shell in the background could not read.
     screen.type_in("more\n");
     screen.expect("got more");
+}
+
+/// A script that locks, and goes on.
+fn script_around(server: &Server, lock: &str) -> String {
+    server.home.script("around", &format!("\"$COORDINATOR\" lock {lock}\necho went on $?\n"))
+}
+
+#[test]
+fn ctrl_c_ends_the_script_around_a_command_too() {
+    let server = Server::start();
+    let script = script_around(&server, "demo -c 'echo ready; exec sleep 60'");
+    for shell in ["bash", "dash"] {
+        let mut screen = Screen::shell(&server);
+        screen.type_in(&format!("{shell} {script}\n"));
+        screen.expect("ready");
+        screen.type_in(CTRL_C);
+        screen.expect("$ ");
+        screen.type_in("echo code $?\n");
+        screen.expect("code 130");
+        assert!(!screen.shown.lock().unwrap().contains("went on"), "{shell}");
+        assert!(server.lock("demo").is_none(), "{shell}");
+    }
+}
+
+#[test]
+fn ctrl_c_while_waiting_ends_the_script_which_would_go_on_without_the_lock() {
+    let server = Server::start();
+    let _holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
+    server.held("demo");
+    let script = script_around(&server, "demo -- true");
+    for shell in ["bash", "dash"] {
+        let mut screen = Screen::shell(&server);
+        screen.type_in(&format!("{shell} {script}\n"));
+        server.waited_for_by("demo", 1);
+        screen.type_in(CTRL_C);
+        screen.expect("$ ");
+        screen.type_in("echo code $?\n");
+        screen.expect("code 130");
+        assert!(!screen.shown.lock().unwrap().contains("went on"), "{shell}");
+        server.waited_for_by("demo", 0);
+    }
+}
+
+#[test]
+fn ctrl_c_ends_the_loop_around_a_command() {
+    let server = Server::start();
+    let mut screen = Screen::shell(&server);
+    screen.type_in(
+        "for i in 1 2; do \"$COORDINATOR\" lock demo -c 'echo rea''dy; exec sleep 60'; done\n",
+    );
+    screen.expect("ready");
+    screen.type_in(CTRL_C);
+    screen.expect("$ ");
+    screen.expect_the_shell();
+    assert_eq!(screen.shown.lock().unwrap().matches("ready").count(), 1);
+}
+
+#[test]
+fn a_command_that_could_not_be_run_has_not_had_its_turn() {
+    let server = Server::start();
+    let script = "for it in no-such-command \"$0\"; do \
+                  \"$COORDINATOR\" lock --at-least 1h demo -- $it; echo code $?; done";
+    let mut screen = Screen::open(&server, &["sh", "-c", script, "/dev/null"]);
+    screen.expect("command not found: \"no-such-command\"");
+    screen.expect("code 127");
+    screen.expect("cannot run \"/dev/null\"");
+    screen.expect("code 126");
+    assert!(server.lock("demo").is_none());
+    // One that ran has, whatever its exit code.
+    let script = "\"$COORDINATOR\" lock --at-least 1h demo -c 'exit 127'; echo code $?";
+    let mut screen = Screen::open(&server, &["sh", "-c", script]);
+    screen.expect("code 127");
+    assert_eq!(run(server.client(&["try", "demo", "--", "true"])).code(), Some(75));
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn nothing_is_left_behind_by_an_orderly_end() {
     let waiter = start(server.client(&["lock", "demo", "--", "true"]));
     let watchdog = watchdog_of(&waiter);
     waiter.signal(Signal::INT);
-    assert_eq!(waiter.end().code(), Some(130));
+    assert_eq!(waiter.end().code_in_a_shell(), Some(130));
     assert!(!Path::new(&format!("/proc/{watchdog}")).exists());
     assert_eq!(run(server.client(&["try", "demo", "--", "true"])).code(), Some(75));
     drop(holder);
@@ -358,4 +358,19 @@ fn the_watchdog_is_in_no_help() {
     }
     assert_eq!(run(server.client(&["__watch"])).code(), Some(2), "without its argument");
     assert_eq!(run(server.client(&["__watch", "5"])).code(), Some(0), "with nothing to watch");
+}
+
+#[test]
+fn a_watchdog_keeps_nothing_open_that_was_inherited() {
+    let server = Server::start();
+    let (input, _open) = std::io::pipe().unwrap();
+    let mut lock = server.home.command("sh");
+    let script = "exec 7</dev/zero; exec \"$0\" lock demo -- cat";
+    lock.args(["-c", script, env!("CARGO_BIN_EXE_coordinator")]);
+    lock.env("COORDINATOR_SERVER", &server.address).stdin(input);
+    let lock = start(lock);
+    server.held("demo");
+    let fds = format!("/proc/{}/fd", watchdog_of(&lock));
+    eventually("it is closed", || (!Path::new(&fds).join("7").exists()).then_some(()));
+    assert!(Path::new(&fds).join("0").exists(), "its orders");
 }

@@ -238,13 +238,13 @@ fn examples(name: &str) -> String {
         ],
         "try" => &["coordinator try nightly -- ./backup"],
         "hold" => &["coordinator hold deploy --max 10m"],
-        "acquire" => {
-            &["eval \"$(coordinator acquire deploy -w 10m --export --while-pid $$)\" || exit\n\
+        "acquire" => &[
+            "v=$(coordinator acquire deploy -w 10m --export --while-pid $$) && eval \"$v\" || exit\n\
              ./step-1\n\
              coordinator held >/dev/null || exit\n\
              ./step-2\n\
-             coordinator release"]
-        }
+             coordinator release",
+        ],
         "held" => &["coordinator held >/dev/null || exit"],
         "release" => &["coordinator release", "coordinator release deploy --force --token 1881"],
         "events" => &["coordinator events deploy"],

@@ -129,7 +129,7 @@ pub(crate) enum Command {
     /// until `coordinator release`. That command finds the keeper by variables, printed for a
     /// shell (--export) or as NAME=VALUE lines (--env), or by a file that you name (--keeper):
     ///
-    ///   eval "$(coordinator acquire deploy --export --while-pid $$)"
+    ///   v=$(coordinator acquire deploy --export --while-pid $$) && eval "$v" || exit
     ///   make deploy
     ///   coordinator release
     #[command(after_help = HOLD_CODES, verbatim_doc_comment)]
@@ -336,7 +336,7 @@ pub(crate) struct HoldArgs {
 /// How variables are printed.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Form {
-    /// Print variables for a shell: eval "$(coordinator acquire … --export)".
+    /// Print variables for a shell: v=$(coordinator acquire … --export) && eval "$v" || exit.
     #[arg(long, conflicts_with = "env")]
     pub(crate) export: bool,
     /// Print variables as NAME=VALUE lines, for $GITHUB_ENV and the like.

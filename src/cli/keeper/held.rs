@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use coordinator::Observer;
 use coordinator::types::FencingToken;
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep};
 
-use super::acquire::print;
+use super::acquire::text;
 use super::file::{KeptFile, place_of};
 use super::places::places;
 use super::process;
@@ -18,6 +19,7 @@ use super::record::{Ending, Record, Written};
 use crate::cli::arguments::HeldArgs;
 use crate::cli::lock::nested::mode_of;
 use crate::cli::settings::Settings;
+use crate::cli::settings::values::ServerAddress;
 use crate::cli::show::ping::connect;
 use crate::cli::text::answer;
 use crate::cli::text::errors::{Attempt, Failure, exit, reason};
@@ -26,6 +28,8 @@ use crate::cli::text::words;
 
 /// Between two looks at what becomes of a keeper.
 const LOOK: Duration = Duration::from_millis(10);
+/// The same of one that lives, and of which the coordinator does not know.
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(500);
 /// How long a keeper may take to give its lock back: what it waits for, and a little more.
 const RELEASE_MAX: Duration = Duration::from_secs(10);
 
@@ -93,7 +97,7 @@ pub(crate) async fn run(args: HeldArgs, settings: &Settings) -> Result<ExitCode,
         ask(&mut kept, settings).await?;
         let record = &kept.written.record;
         let sentence = format!("{} held, token {}", record.names(), record.token);
-        print(args.form, &kept.written.record, kept.file.path(), &sentence)?;
+        answer::print(&text(args.form, record, kept.file.path(), settings, &sentence))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,6 +105,8 @@ pub(crate) async fn run(args: HeldArgs, settings: &Settings) -> Result<ExitCode,
 /// Fails unless it is held, by the record and by what the coordinator says.
 async fn ask(kept: &mut Kept, settings: &Settings) -> Result<(), Failure> {
     let give_up_at = Instant::now() + Duration::from_millis(kept.written.record.ttl_ms.into());
+    let settings = &where_it_is_held(&kept.written.record, settings);
+    let (mut observer, mut look_again) = (None, LOOK);
     loop {
         match kept.fate().map_err(|error| unreadable(kept.file.path(), &error))? {
             Fate::Kept => {}
@@ -111,20 +117,39 @@ async fn ask(kept: &mut Kept, settings: &Settings) -> Result<(), Failure> {
             }
             Fate::Orphaned => return Err(kept.orphaned()),
         }
-        if is_known(&kept.written.record, settings).await? {
+        if observer.is_none() {
+            observer = Some(connect(settings).await?);
+        }
+        if let Some(observer) = &observer
+            && is_known(&kept.written.record, settings, observer).await?
+        {
             return Ok(());
         }
         // The keeper will hear of it, or the coordinator, which has crashed, of the keeper.
         if Instant::now() >= give_up_at {
             return Err(kept.lost("the coordinator has no record of it"));
         }
-        sleep(LOOK).await;
+        sleep(look_again).await;
+        look_again = (look_again * 2).min(LOOK_AGAIN_MAX);
     }
 }
 
+/// The coordinator to ask: that of the keeper, whichever the settings of this step name, unless this
+/// command line names one.
+fn where_it_is_held(record: &Record, settings: &Settings) -> Settings {
+    let mut settings = settings.clone();
+    if !settings.is_flag("server") {
+        settings.server = ServerAddress(record.server.clone());
+    }
+    settings
+}
+
 /// Whether the coordinator says that all of it is held.
-async fn is_known(record: &Record, settings: &Settings) -> Result<bool, Failure> {
-    let observer = connect(settings).await?;
+async fn is_known(
+    record: &Record,
+    settings: &Settings,
+    observer: &Observer,
+) -> Result<bool, Failure> {
     for name in &record.locks {
         let server = settings.server.0.as_str();
         let attempt = Attempt { server, lock: name, ..Attempt::default() };

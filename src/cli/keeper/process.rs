@@ -21,9 +21,10 @@ use crate::cli::lock::nested;
 use crate::cli::lock::nested::Nesting;
 use crate::cli::lock::plan::Plan;
 use crate::cli::lock::{Acquired, Advice, GivenBack, acquire, give_back};
-use crate::cli::process::child::code_of_signal;
+use crate::cli::process::inherited::close_inherited;
 use crate::cli::process::life::Life;
 use crate::cli::process::on_a_thread;
+use crate::cli::process::outcome::code_of_signal;
 use crate::cli::process::signals::Signals;
 use crate::cli::settings::Settings;
 use crate::cli::text::errors::{Failure, exit, reason};
@@ -55,23 +56,9 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
         Err(told) => return told,
     };
     let Command::Acquire(args) = &asked.command else { return ExitCode::from(exit::USAGE) };
-    let kept = settings_in_force(&asked).and_then(|settings| {
-        on_a_runtime(async { Keeper::begin(args, &settings).await?.keep().await })
-    });
+    let kept = settings_in_force(&asked)
+        .and_then(|settings| on_a_runtime(async { Keeper::begin(args, &settings)?.keep().await }));
     kept.unwrap_or_else(|failure| failure.report())
-}
-
-/// Files that were open where we were started: somebody may wait for their end.
-fn close_inherited() {
-    let Ok(open) = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")) else {
-        return;
-    };
-    let named = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let inherited: Vec<i32> = named.filter(|number| *number > 2).collect();
-    for number in inherited {
-        // One of them is that of the directory, which is closed by now.
-        let _closed = nix::unistd::close(number);
-    }
 }
 
 /// A keeper that is about to hold something.
@@ -91,7 +78,7 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    async fn begin(args: &'a AcquireArgs, settings: &'a Settings) -> Result<Self, Failure> {
+    fn begin(args: &'a AcquireArgs, settings: &'a Settings) -> Result<Self, Failure> {
         // Whatever is ignored: it is how `release` ends us.
         let always = [Signal::TERM];
         let others = ENDING.into_iter().filter(|signal| !always.contains(signal));
@@ -100,7 +87,6 @@ impl<'a> Keeper<'a> {
             .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
         let life = args.until.while_pid.map(Life::of).transpose()?;
         let max = args.until.max.or(life.is_none().then_some(UNBOUND_MAX));
-        nested::grant_above(&args.wanted, Nesting::Refused, settings).await?;
         let place = match &args.keeper {
             Some(named) => place_of(named)?,
             None => new_place()?,
@@ -117,9 +103,17 @@ impl<'a> Keeper<'a> {
     async fn keep(mut self) -> Result<ExitCode, Failure> {
         let advice = Advice::of_holding("acquire", &self.args.wanted);
         let wanted = &self.args.wanted;
+        let acquired = async {
+            let above = nested::grant_above(wanted, Nesting::Refused, self.settings);
+            match self.signals.or(above).await {
+                Ok(above) => _ = above?,
+                Err(signal) => return Ok(Acquired::Interrupted(signal)),
+            }
+            acquire(wanted, self.settings, &mut self.signals, advice).await
+        };
         let acquired = tokio::select! {
             biased;
-            acquired = acquire(wanted, self.settings, &mut self.signals, advice) => acquired,
+            acquired = acquired => acquired,
             // Whoever started us has gone, and nobody wants it any more.
             _ = &mut self.starter => Ok(Acquired::Interrupted(Signal::HUP)),
         };
@@ -143,14 +137,14 @@ impl<'a> Keeper<'a> {
         let is_wanted = said.is_ok()
             && matches!(timeout(GO_ON_MAX, &mut self.starter).await, Ok(Ok(Some(GO_ON))));
         if !is_wanted {
-            give_back(client, guard).await;
+            give_back(client, guard, &mut self.signals).await;
             self.file.remove();
             return said.map(|()| ExitCode::from(exit::LOST));
         }
         detach();
         let end = until_end(&guard, plan, self.bounds, &mut self.signals).await;
         let is_alone = end == End::Alone;
-        let ending = match (give_back(client, guard).await, end) {
+        let ending = match (give_back(client, guard, &mut self.signals).await, end) {
             (_, End::Lost(why)) | (GivenBack::Lost(why), _) => Ending::Lost(why),
             (_, End::Over(max)) => {
                 let max = words::length(max);

@@ -83,10 +83,10 @@ pub(super) fn can_be_listed(path: &OsStr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn record() -> Record {
+    pub(in super::super) fn record() -> Record {
         Record {
             coordinator_keeper: FORM,
             pid: 4711,

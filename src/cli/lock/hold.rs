@@ -19,10 +19,10 @@ use super::nested;
 use super::nested::Nesting;
 use super::plan::Plan;
 use super::{Acquired, Advice, GivenBack, acquire, give_back};
-use crate::cli::arguments::HoldArgs;
-use crate::cli::process::child::code_of_signal;
+use crate::cli::arguments::{HoldArgs, Wanted};
 use crate::cli::process::life::Life;
 use crate::cli::process::on_a_thread;
+use crate::cli::process::outcome::Outcome;
 use crate::cli::process::signals::Signals;
 use crate::cli::process::terminal;
 use crate::cli::process::terminal::Terminal;
@@ -59,20 +59,22 @@ pub(crate) struct Bounds {
 
 /// Holds until told to end.
 pub(crate) fn run(args: &HoldArgs, settings: &Settings) -> Result<ExitCode, Failure> {
-    crate::cli::on_a_runtime(async {
+    refuse_success(&args.wanted)?;
+    let outcome = crate::cli::on_a_runtime(async {
         let mut signals = Signals::listen_unless_ignored(ENDING)
             .map_err(|error| Failure::ours("cannot listen for signals", &error))?;
         let bounds =
             Bounds { life: args.until.while_pid.map(Life::of).transpose()?, max: args.until.max };
         let wanted = &args.wanted;
-        nested::grant_above(wanted, Nesting::Refused, settings).await?;
+        match signals.or(nested::grant_above(wanted, Nesting::Refused, settings)).await {
+            Ok(above) => _ = above?,
+            Err(signal) => return Ok(Outcome::interrupted(signal)),
+        }
         let advice = Advice::of_holding("hold", wanted);
         let (client, guard) = match acquire(wanted, settings, &mut signals, advice).await? {
             Acquired::Held(client, guard) => (client, guard),
-            Acquired::NotAgain => return Ok(ExitCode::SUCCESS),
-            Acquired::Interrupted(signal) => {
-                return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
-            }
+            Acquired::NotAgain => return Ok(Outcome::Exited(0)),
+            Acquired::Interrupted(signal) => return Ok(Outcome::interrupted(signal)),
         };
         let plan = Plan { ttl: client.ttl(), kill_after: settings.kill_after };
         let held_since = Instant::now();
@@ -96,18 +98,19 @@ pub(crate) fn run(args: &HoldArgs, settings: &Settings) -> Result<ExitCode, Fail
             biased;
             end = until_end(&guard, plan, bounds, &mut signals) => match end {
                 End::Lost(why) => Err(errors::lost_lock(&guard, held_since.elapsed(), &why, "")),
-                End::Told | End::Alone | End::Over(_) => Ok(ExitCode::SUCCESS),
+                End::Told | End::Alone | End::Over(_) => Ok(Outcome::Exited(0)),
             },
-            ended = input_ends => ended.map(|()| ExitCode::SUCCESS),
+            ended = input_ends => ended.map(|()| Outcome::Exited(0)),
         };
-        match (give_back(client, guard).await, outcome) {
+        match (give_back(client, guard, &mut signals).await, outcome) {
             (GivenBack::Lost(why), Ok(_)) => {
                 let names = words::names(wanted.names());
                 Err(Failure::new(errors::exit::LOST, format!("lost {names}: {why}")))
             }
             (_, outcome) => outcome,
         }
-    })
+    });
+    outcome.map(Outcome::ours)
 }
 
 /// Holds the lock for a `coordinator lock` that has no command: until a signal, or the end of standard
@@ -115,8 +118,8 @@ pub(crate) fn run(args: &HoldArgs, settings: &Settings) -> Result<ExitCode, Fail
 pub(crate) async fn until_input_ends(
     guard: &LockGuard,
     plan: Plan,
-    mut signals: Signals,
-) -> Result<ExitCode, Failure> {
+    signals: &mut Signals,
+) -> Result<Outcome, Failure> {
     let held_since = Instant::now();
     let printed = say_held(guard);
     let held = async {
@@ -124,17 +127,26 @@ pub(crate) async fn until_input_ends(
             return Err(failure);
         }
         end_of_input().await;
-        Ok(ExitCode::SUCCESS)
+        Ok(Outcome::Exited(0))
     };
     let unbounded = Bounds { life: None, max: None };
     tokio::select! {
         biased;
-        end = until_end(guard, plan, unbounded, &mut signals) => match end {
+        end = until_end(guard, plan, unbounded, signals) => match end {
             End::Lost(why) => Err(errors::lost_lock(guard, held_since.elapsed(), &why, "")),
-            End::Told | End::Alone | End::Over(_) => Ok(ExitCode::SUCCESS),
+            End::Told | End::Alone | End::Over(_) => Ok(Outcome::Exited(0)),
         },
         held = held => held,
     }
+}
+
+/// To exit with 0 says here that the lock is, or was, held.
+pub(crate) fn refuse_success(wanted: &Wanted) -> Result<(), Failure> {
+    if wanted.conflict_exit_code != 0 {
+        return Ok(());
+    }
+    Err(Failure::usage("-E 0 would report a busy lock as held")
+        .hint("in a script: `if coordinator acquire …; then …; fi`"))
 }
 
 /// Waits until the lock is not to be held any more, or is not.
@@ -179,8 +191,8 @@ pub(crate) async fn until_end(
     End::Lost(errors::lost(reason, last))
 }
 
-/// Other signals have nobody to be forwarded to.
-async fn until_told(signals: &mut Signals) {
+/// Until a signal that ends. Others have nobody to be forwarded to.
+pub(super) async fn until_told(signals: &mut Signals) {
     while !ENDING.contains(&signals.next().await) {}
 }
 

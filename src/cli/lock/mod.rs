@@ -3,7 +3,7 @@
 //! ```text
 //! connect ─▶ wait in line ─▶ held ─▶ command runs ─▶ command ended ─▶ release ─▶ its exit code
 //!    │            │                       │
-//!    69        75, 130                lease in danger, or lost ─▶ SIGTERM ─▶ SIGKILL ─▶ 70
+//!    69        75, SIGINT             lease in danger, or lost ─▶ SIGTERM ─▶ SIGKILL ─▶ 70
 //! ```
 //!
 //! Everything happens on one thread, so that signals, the lease and the command's fate are looked
@@ -36,8 +36,8 @@ use self::plan::{KILL_AFTER_MAX, Plan};
 use self::supervise::{Rules, supervise};
 use self::waiting::{Place, Waiter};
 use crate::cli::arguments::{LockArgs, Wanted};
-use crate::cli::process::child::code_of_signal;
 use crate::cli::process::foreground::{become_command, cannot_run};
+use crate::cli::process::outcome::Outcome;
 use crate::cli::process::signals::{FOR_COMMANDS, Signals};
 use crate::cli::process::terminal;
 use crate::cli::settings::Settings;
@@ -54,6 +54,8 @@ use crate::cli::watchdog::Watchdog;
 
 /// How long the answer to our release may take before we leave it to the lease.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
+/// The same for who is told to end meanwhile.
+const HURRY_MAX: Duration = Duration::from_millis(300);
 /// However little someone wants to wait: as long as this, if need be, for the connection.
 const CONNECT_MIN: Duration = Duration::from_secs(1);
 /// The shortest wait in line, for who was long in connecting.
@@ -68,11 +70,12 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Runs the command, or holds the lock if there is none.
 pub(crate) fn run(args: &LockArgs, settings: &Settings) -> Result<ExitCode, Failure> {
     let args = &with_period(args)?;
-    super::on_a_runtime(async {
+    let outcome = super::on_a_runtime(async {
         let heard =
             Heard::listen().map_err(|error| Failure::ours("cannot listen for signals", &error))?;
         run_listening(args, settings, heard).await
-    })
+    });
+    outcome.map(Outcome::ours)
 }
 
 /// The signals that matter here, heard from the very beginning so that none is missed.
@@ -99,29 +102,32 @@ async fn run_listening(
     args: &LockArgs,
     settings: &Settings,
     mut heard: Heard,
-) -> Result<ExitCode, Failure> {
+) -> Result<Outcome, Failure> {
     if words_of(args).is_none() && hold::has_no_input() {
         return Err(nothing_to_hold_for(args));
     }
     let nesting = if args.reentrant { Nesting::Reentrant } else { Nesting::Refused };
-    if let Some(grant) = nested::grant_above(args, nesting, settings).await? {
-        return Err(become_nested(args, settings, &grant));
+    match heard.forwarded.or(nested::grant_above(args, nesting, settings)).await {
+        Ok(above) => {
+            if let Some(grant) = above? {
+                return Err(become_nested(args, settings, &grant));
+            }
+        }
+        Err(signal) => return Ok(Outcome::interrupted(signal)),
     }
     // It gets ready while we are in line.
     let watchdog = watchdog(args, settings);
     let (client, guard) =
         match acquire(args, settings, &mut heard.forwarded, Advice::of(args)).await? {
             Acquired::Held(client, guard) => (client, guard),
-            Acquired::Interrupted(signal) => {
-                return Ok(ExitCode::from(code_of_signal(signal.as_raw())));
-            }
-            Acquired::NotAgain => return Ok(ExitCode::SUCCESS),
+            Acquired::Interrupted(signal) => return Ok(Outcome::interrupted(signal)),
+            Acquired::NotAgain => return Ok(Outcome::Exited(0)),
         };
     let plan = Plan { ttl: client.ttl(), kill_after: settings.kill_after };
     let rules = Rules { plan, on_lost: settings.on_lost };
     let outcome = match command(args, settings, &client, &guard) {
-        Some(command) => supervise(command, (&client, &guard), rules, watchdog, heard).await,
-        None => hold::until_input_ends(&guard, plan, heard.forwarded).await,
+        Some(command) => supervise(command, (&client, &guard), rules, watchdog, &mut heard).await,
+        None => hold::until_input_ends(&guard, plan, &mut heard.forwarded).await,
     };
     if outcome.as_ref().is_err_and(Failure::is_of_the_start) {
         // What did not begin has not had its turn.
@@ -129,7 +135,7 @@ async fn run_listening(
         let _forgotten = timeout(RELEASE_MAX, client.close()).await;
         return outcome;
     }
-    let given_back = give_back(client, guard).await;
+    let given_back = give_back(client, guard, &mut heard.forwarded).await;
     if let (Ok(_), GivenBack::Lost(why)) = (&outcome, given_back) {
         let names = words::names(args.names());
         output::tell(&format!("warning: lost {names} before the release: {why}"));
@@ -148,18 +154,41 @@ pub(crate) enum GivenBack {
     Unanswered,
 }
 
-/// Releases the lock and ends the session.
-pub(crate) async fn give_back(client: Client, guard: LockGuard) -> GivenBack {
-    let released = match timeout(RELEASE_MAX, guard.release()).await {
-        Ok(Ok(())) => GivenBack::Freed,
-        Ok(Err(Error::Lost { reason, .. })) => {
-            GivenBack::Lost(errors::lost(reason, LastAnswer::Unknown))
+/// Releases the lock and ends the session; hastily if `signals` say that we are to end.
+pub(crate) async fn give_back(
+    client: Client,
+    guard: LockGuard,
+    signals: &mut Signals,
+) -> GivenBack {
+    let mut longest = RELEASE_MAX;
+    let released = tokio::select! {
+        biased;
+        released = timeout(RELEASE_MAX, guard.release()) => match released {
+            Ok(Ok(())) => GivenBack::Freed,
+            Ok(Err(Error::Lost { reason, .. })) => {
+                GivenBack::Lost(errors::lost(reason, LastAnswer::Unknown))
+            }
+            Ok(Err(_)) | Err(_) => GivenBack::Unanswered,
+        },
+        () = hurry(signals) => {
+            longest = Duration::ZERO;
+            GivenBack::Unanswered
         }
-        Ok(Err(_)) | Err(_) => GivenBack::Unanswered,
     };
     // A server that does not answer forgets us when the lease ends.
-    let _forgotten = timeout(RELEASE_MAX, client.close()).await;
+    tokio::select! {
+        biased;
+        _ = timeout(longest, client.close()) => {}
+        () = hurry(signals) => {}
+    }
     released
+}
+
+/// Returns soon after a signal that is to end us. It may be one that has ended the command as well, and
+/// an answer of a coordinator that is there takes no longer.
+async fn hurry(signals: &mut Signals) {
+    hold::until_told(signals).await;
+    sleep(HURRY_MAX).await;
 }
 
 /// The mistake of a script that means to hold a lock for what follows.

@@ -1,6 +1,6 @@
 //! Watches over a command and its lock until one of them ends.
 
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use coordinator::types::LostReason;
@@ -10,8 +10,9 @@ use tokio::time::sleep_until;
 
 use super::Heard;
 use super::plan::{Plan, STALL_MIN};
-use crate::cli::process::child::{Job, Progress, Stage, code_of_signal};
+use crate::cli::process::child::{Job, Progress, Stage};
 use crate::cli::process::orphans;
+use crate::cli::process::outcome::{Outcome, code_of_signal};
 use crate::cli::process::signals::Signals;
 use crate::cli::settings::values::OnLost;
 use crate::cli::text::aside;
@@ -39,8 +40,14 @@ struct Stopping {
     kill_at: Option<Instant>,
     /// When it was to follow, for what is left of the group afterwards.
     deadline: Instant,
+    /// When to tell that the command still runs; none once that was told.
+    tell_at: Option<Instant>,
+    /// Whether we may signal it: a command can have become another user's.
+    is_ours: bool,
 }
 
+/// How long stopping, and then killing, may take before it is told.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 /// Why a lock is lost, if we could neither keep it nor see that it ended.
 const STOOD_STILL: &str = "this process was stopped until its lease ended";
 
@@ -77,8 +84,8 @@ pub(crate) async fn supervise(
     (client, guard): (&Client, &LockGuard),
     rules: Rules,
     watchdog: Option<Watchdog>,
-    mut heard: Heard,
-) -> Result<ExitCode, Failure> {
+    heard: &mut Heard,
+) -> Result<Outcome, Failure> {
     let shown = show(&command);
     let valid_until = guard.valid_until();
     let stage = Stage::here();
@@ -105,9 +112,9 @@ pub(crate) async fn supervise(
     watch.reap_orphans();
     let lost = guard.lost();
     tokio::pin!(lost);
-    let code = loop {
+    let outcome = loop {
         match watch.job.progress()? {
-            Progress::Ended(code) => break code,
+            Progress::Ended(outcome) => break outcome,
             Progress::Stopped(signal) if watch.stopping.is_none() => {
                 if watch.job.stopped(signal, &mut heard.continued).await {
                     watch.resume();
@@ -130,7 +137,7 @@ pub(crate) async fn supervise(
             _ = heard.child.next() => watch.reap_orphans(),
         }
     };
-    watch.end(code).await
+    watch.end(outcome).await
 }
 
 impl Watch<'_> {
@@ -145,22 +152,21 @@ impl Watch<'_> {
     /// When something is due without anything happening.
     fn wake_at(&self) -> Instant {
         match &self.stopping {
-            // Killed already: only its end is awaited, and SIGCHLD tells that.
-            Some(Stopping { kill_at: None, .. }) => Instant::now() + Duration::from_secs(3600),
-            Some(Stopping { kill_at: Some(at), .. }) => *at,
+            // SIGCHLD tells of its end.
+            Some(stopping) => {
+                let due = stopping.kill_at.into_iter().chain(stopping.tell_at).min();
+                due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+            }
             None => self.look_at,
         }
     }
 
-    /// Something is due: SIGKILL, or a look at the lease.
+    /// Something is due: SIGKILL, a remark, or a look at the lease.
     fn wake(&mut self) {
-        if let Some(stopping) = &mut self.stopping {
-            if stopping.kill_at.take().is_some() {
-                self.job.signal(Signal::KILL);
-            }
-            return;
-        }
         let now = Instant::now();
+        if self.stopping.is_some() {
+            return self.go_on_stopping(now);
+        }
         let plan = self.rules.plan;
         if self.guard.is_held() {
             self.valid_until = self.guard.valid_until();
@@ -182,6 +188,26 @@ impl Watch<'_> {
         }
     }
 
+    /// The next step of stopping, if it is due. Whoever watches is told what takes long.
+    fn go_on_stopping(&mut self, now: Instant) {
+        let Some(stopping) = &mut self.stopping else { return };
+        let is_due = |at: &Instant| *at <= now;
+        if stopping.kill_at.as_ref().is_some_and(is_due) {
+            stopping.kill_at = None;
+            stopping.is_ours |= self.job.signal(Signal::KILL);
+            stopping.tell_at = Some(now + TELL_AFTER);
+        } else if stopping.tell_at.as_ref().is_some_and(is_due) {
+            stopping.tell_at = None;
+            let (names, why, shown) = (words::locks_of(self.guard), &stopping.why, &self.shown);
+            let what = match (stopping.kill_at, stopping.is_ours) {
+                (Some(_), _) => "is being stopped",
+                (None, true) => "was killed and has not ended yet",
+                (None, false) => "cannot be killed (another user's) and keeps running",
+            };
+            aside::tell(&format!("warning: lost {names}: {why}; {shown} {what}"));
+        }
+    }
+
     /// The lock is lost.
     fn lose(&mut self, reason: LostReason) {
         match self.rules.on_lost {
@@ -200,11 +226,16 @@ impl Watch<'_> {
         let why = self.why(reason);
         let after = self.since.elapsed();
         self.move_deadline(kill_at);
-        self.stopping = Some(Stopping { why, after, kill_at: Some(kill_at), deadline: kill_at });
-        self.job.signal(Signal::TERM);
-        if kill_at <= Instant::now() {
-            self.wake();
-        }
+        let now = Instant::now();
+        self.stopping = Some(Stopping {
+            why,
+            after,
+            kill_at: Some(kill_at),
+            deadline: kill_at,
+            tell_at: Some(now + TELL_AFTER),
+            is_ours: self.job.signal(Signal::TERM),
+        });
+        self.go_on_stopping(now);
         // A stopped command cannot act on SIGTERM; it has its time to do so.
         self.job.signal(Signal::CONT);
     }
@@ -237,20 +268,27 @@ impl Watch<'_> {
     }
 
     /// The command has ended.
-    async fn end(mut self, code: u8) -> Result<ExitCode, Failure> {
+    async fn end(mut self, outcome: Outcome) -> Result<Outcome, Failure> {
         let bitten = self.watchdog.take().is_some_and(|watchdog| {
             let was_due = watchdog.is_due();
             watchdog.dismiss();
-            was_due && code == code_of_signal(Signal::KILL.as_raw())
+            was_due && outcome.code() == code_of_signal(Signal::KILL.as_raw())
         });
-        self.job.bury();
+        let outcome = self.job.bury(outcome);
+        if let Some(refusal) = self.job.refusal() {
+            return Err(refusal);
+        }
         if bitten && self.stopping.is_none() {
             let what = format!("; stopped {}", self.shown);
             return Err(errors::lost_lock(self.guard, self.since.elapsed(), STOOD_STILL, &what));
         }
-        let Some(stopping) = self.stopping else { return Ok(ExitCode::from(code)) };
-        self.job.wait_for_stragglers(stopping.deadline.into()).await;
-        let what = format!("; stopped {}", self.shown);
+        let Some(stopping) = self.stopping else { return Ok(outcome) };
+        let are_dead = self.job.wait_for_stragglers(stopping.deadline.into()).await;
+        let what = match (are_dead, stopping.is_ours) {
+            (true, true) => format!("; stopped {}", self.shown),
+            (true, false) => format!("; {} could not be stopped, and has ended", self.shown),
+            (false, _) => format!("; could not stop all of {}", self.shown),
+        };
         Err(errors::lost_lock(self.guard, stopping.after, &stopping.why, &what))
     }
 }

@@ -15,17 +15,20 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpid, kill_current_process_group, kill_process,
-    kill_process_group, test_kill_process_group, waitid,
+    kill_process_group, waitid,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use super::again::by_the_shell;
-use super::foreground::{cannot_run, in_foreground};
+use super::foreground::{Refusal, cannot_run, in_foreground};
+use super::group::{is_dead, is_gone};
+use super::outcome::Outcome;
 use super::signals::Signals;
 use super::terminal::Terminal;
-use crate::cli::text::errors::{Failure, exit};
+use crate::cli::text::errors::Failure;
 
 /// How often to look whether the rest of a group whose leader has gone is gone too. They are not our
 /// children, so nobody tells us.
@@ -47,6 +50,8 @@ pub(crate) struct Job {
     has_asked: bool,
     /// Stop signals that we sent to all of our group, and will therefore hear ourselves.
     own_stops: u32,
+    /// Where it is heard that the leader could not become the command; none if it began as that.
+    refusal: Option<Refusal>,
 }
 
 /// Where a command is to run.
@@ -79,22 +84,23 @@ pub(crate) enum Progress {
     Running,
     /// It was stopped by this signal.
     Stopped(i32),
-    /// It ended, and this is the exit code that tells how.
-    Ended(u8),
+    /// It ended.
+    Ended(Outcome),
 }
 
 impl Job {
     /// Starts `command` in a group of its own, and with the terminal if it is to have it.
     pub(crate) fn start(mut command: Command, stage: Stage) -> Result<Self, Failure> {
         // What cannot take the terminal itself is given it a moment later.
+        let mut refusal = None;
         if stage.is_given
-            && let Ok(foreground) = in_foreground(&command)
+            && let Ok((foreground, may_be_refused)) = in_foreground(&command)
         {
-            command = foreground;
+            (command, refusal) = (foreground, Some(may_be_refused));
         }
         let leader = spawn(&mut command).map_err(|error| cannot_run(&command, &error))?;
         let (group, has_asked) = (Pid::from_child(&leader), stage.is_given);
-        let job = Self { leader, group, stage, has_asked, own_stops: 0 };
+        let job = Self { leader, group, stage, has_asked, own_stops: 0, refusal };
         job.give_terminal();
         Ok(job)
     }
@@ -104,9 +110,10 @@ impl Job {
         self.group
     }
 
-    /// Signals the whole group. One that has gone needs no signal.
-    pub(crate) fn signal(&self, signal: Signal) {
-        let _gone = kill_process_group(self.group, signal);
+    /// Signals the whole group. One that has gone needs no signal. Returns whether we may: a command
+    /// can have become another user's.
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
+        kill_process_group(self.group, signal) != Err(Errno::PERM)
     }
 
     /// Passes on what we were sent. A stopped command could not act on what is to end it.
@@ -127,8 +134,11 @@ impl Job {
             .map_err(|error| Failure::ours("cannot wait for the command", &error.into()))?;
         let Some(status) = seen else { return Ok(Progress::Running) };
         Ok(match (status.exit_status(), status.terminating_signal(), status.stopping_signal()) {
-            (Some(code), _, _) => Progress::Ended(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
-            (_, Some(signal), _) => Progress::Ended(code_of_signal(signal)),
+            (Some(code), _, _) => {
+                let code = u8::try_from(code & 0xff).unwrap_or(u8::MAX);
+                Progress::Ended(Outcome::Exited(code))
+            }
+            (_, Some(signal), _) => Progress::Ended(Outcome::Killed(signal)),
             (_, _, Some(signal)) => Progress::Stopped(signal),
             _ => Progress::Running,
         })
@@ -201,32 +211,39 @@ impl Job {
         true
     }
 
-    /// Takes the terminal back and buries the leader, which has ended.
-    pub(crate) fn bury(&mut self) {
-        if let Some(terminal) = &self.stage.terminal
-            && terminal.take_from(self.group)
-            && !self.stage.is_given
-        {
+    /// Takes the terminal back and buries the leader, which has ended in this way; the same, with
+    /// whether it had the terminal.
+    pub(crate) fn bury(&mut self, outcome: Outcome) -> Outcome {
+        let terminal = self.stage.terminal.as_ref();
+        let had_it = terminal.is_some_and(|terminal| terminal.take_from(self.group));
+        if had_it && !self.stage.is_given {
             // Whoever shares our group, in a pipeline, may have been stopped for want of it.
             let _cannot_fail = kill_current_process_group(Signal::CONT);
         }
         let _status_is_known = self.leader.wait();
+        if had_it { outcome.alone() } else { outcome }
+    }
+
+    /// Why the leader, which has ended, did not become the command, if it did not.
+    pub(crate) fn refusal(&mut self) -> Option<Failure> {
+        self.refusal.take().and_then(Refusal::heard)
     }
 
     /// Waits until nobody of the group is left; SIGKILL at `kill_at`. For after the burial of a
-    /// command that was stopped.
-    pub(crate) async fn wait_for_stragglers(&self, kill_at: Instant) {
+    /// command that was stopped. Returns whether all are dead: those of another user may live on.
+    pub(crate) async fn wait_for_stragglers(&self, kill_at: Instant) -> bool {
         while Instant::now() < kill_at {
-            if test_kill_process_group(self.group).is_err() {
-                return;
+            if is_gone(self.group) {
+                return true;
             }
             sleep(GROUP_POLL).await;
         }
         self.signal(Signal::KILL);
         let give_up_at = Instant::now() + KILL_SHOWS_MAX;
-        while Instant::now() < give_up_at && test_kill_process_group(self.group).is_ok() {
+        while Instant::now() < give_up_at && !is_gone(self.group) {
             sleep(GROUP_POLL).await;
         }
+        is_gone(self.group) || is_dead(self.group)
     }
 }
 
@@ -255,21 +272,9 @@ async fn until_continued(continued: &mut Signals) -> bool {
     timeout(STOP_SHOWS_MAX, continued.next()).await.is_ok()
 }
 
-/// The exit code for death by a signal, as shells have it.
-pub(crate) fn code_of_signal(signal: i32) -> u8 {
-    u8::try_from(signal).map_or(u8::MAX, |number| exit::SIGNAL_BASE.saturating_add(number))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn death_by_a_signal_has_the_shells_code() {
-        assert_eq!(code_of_signal(2), 130);
-        assert_eq!(code_of_signal(9), 137);
-        assert_eq!(code_of_signal(15), 143);
-    }
 
     #[test]
     fn a_missing_command_is_127_and_an_unrunnable_one_126() {

@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process_group};
 
 /// Whether the group has no member at all. One that we may not signal is a member.
-pub(super) fn is_gone(group: Pid) -> bool {
+pub(crate) fn is_gone(group: Pid) -> bool {
     test_kill_process_group(group) == Err(Errno::SRCH)
 }
 
 /// Whether all members of the group are zombies, for all that can be known.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn is_dead(group: Pid) -> bool {
+pub(crate) fn is_dead(group: Pid) -> bool {
     use std::fs;
     use std::path::Path;
 
@@ -39,7 +39,7 @@ pub(super) fn is_dead(group: Pid) -> bool {
 
 /// Elsewhere nobody can be asked.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn is_dead(_group: Pid) -> bool {
+pub(crate) fn is_dead(_group: Pid) -> bool {
     false
 }
 

@@ -3,8 +3,11 @@
 pub(super) mod again;
 pub(super) mod child;
 pub(super) mod foreground;
+pub(super) mod group;
+pub(super) mod inherited;
 pub(super) mod life;
 pub(super) mod orphans;
+pub(super) mod outcome;
 pub(super) mod signals;
 pub(super) mod terminal;
 

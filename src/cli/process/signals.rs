@@ -37,8 +37,11 @@ impl Signals {
 
     /// Listens for `signals` from now on; from now on, too, they do nothing by themselves.
     pub(crate) fn listen(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
-        let stream =
-            |signal: Signal| Ok((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
+        let stream = |signal: Signal| {
+            let stream = unix::signal(SignalKind::from_raw(signal.as_raw()))?;
+            unblock(signal);
+            Ok((signal, stream))
+        };
         Ok(Self { streams: signals.into_iter().map(stream).collect::<io::Result<_>>()? })
     }
 
@@ -47,6 +50,15 @@ impl Signals {
         let more = Self::listen(signals)?;
         self.streams.extend(more.streams);
         Ok(())
+    }
+
+    /// What `work` gives, or the signal that came before that.
+    pub(crate) async fn or<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Signal> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            signal = self.next() => Err(signal),
+        }
     }
 
     /// The next signal. Nothing is missed if this is dropped and called again.
@@ -61,6 +73,20 @@ impl Signals {
         })
         .await
     }
+}
+
+/// Whoever started us may have blocked it, and a mask is inherited.
+fn unblock(signal: Signal) {
+    use nix::sys::signal::{SigSet, Signal as Blocked};
+
+    if let Ok(signal) = Blocked::try_from(signal.as_raw()) {
+        let _cannot_fail = SigSet::from_iter([signal]).thread_unblock();
+    }
+}
+
+/// Whether a signal was ignored when we were started.
+pub(crate) fn was_ignored(signal: Signal) -> bool {
+    Ignored::at_start().contains(signal)
 }
 
 /// The signals that were ignored when we were started.

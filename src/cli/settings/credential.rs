@@ -2,11 +2,11 @@
 //! the machine could read.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, absolute};
-use std::process::Command;
 
 use coordinator::{Credential, Servers};
 
@@ -62,24 +62,28 @@ impl Settings {
         }
     }
 
-    /// The same for a child of ours, as its variables. A command of the user's is told the file, if there is
-    /// one, and not the secret itself.
-    pub(super) fn tell_credential(&self, child: &mut Command) {
+    /// The same for a child of ours, as its variables, as far as they are not inherited. A command of the
+    /// user's is told the file, if there is one, and not the secret itself.
+    pub(super) fn proof(&self) -> Vec<(&'static str, Option<OsString>)> {
+        let mut variables = Vec::new();
         let file = &self.credential_file;
         // Also the usual one: a child has its variables, and none of our settings.
         let is_there = self.is_said("credential-file") || file.exists();
         if is_there && !file.as_os_str().is_empty() {
-            child.env(CREDENTIAL_FILE, absolute(file).unwrap_or_else(|_| file.clone()));
+            let file = absolute(file).unwrap_or_else(|_| file.clone());
+            variables.push((CREDENTIAL_FILE, Some(file.into_os_string())));
         }
         if self.is_flag("credential-file") {
-            child.env_remove(CREDENTIAL);
+            variables.push((CREDENTIAL, None));
         }
         if self.credential_in_clear {
-            child.env(IN_CLEAR, "true");
+            variables.push((IN_CLEAR, Some("true".into())));
         }
+        variables
     }
 
-    fn is_flag(&self, key: &str) -> bool {
+    /// Whether this command line says it.
+    pub(crate) fn is_flag(&self, key: &str) -> bool {
         self.in_force.iter().any(|it| it.key == key && it.origin == Origin::Flag)
     }
 }

@@ -1,6 +1,7 @@
 //! Encrypted connections, as the settings have them: of a server, and of those who connect to one.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{PathBuf, absolute};
 use std::process::Command;
 
@@ -27,23 +28,29 @@ impl Settings {
 
     /// The same for a child, as its variables: whatever directory it is in, and whatever is inherited.
     pub(crate) fn tell_tls(&self, child: &mut Command) {
-        let path = |file: &Option<PathBuf>| {
-            // One that cannot be made absolute has no current directory to be in.
-            file.as_ref()
-                .map(|file| absolute(file).unwrap_or_else(|_| file.clone()).into_os_string())
-        };
-        for (name, value) in [
-            (SERVER_CA, path(&self.server_ca)),
-            (SERVER_NAME, self.server_name.as_ref().map(|name| name.0.clone().into())),
-            (CLIENT_CERT, path(&self.client_cert)),
-            (CLIENT_KEY, path(&self.client_key)),
-        ] {
+        for (name, value) in self.trust() {
             match value {
                 Some(value) => child.env(name, value),
                 None => child.env_remove(name),
             };
         }
-        self.tell_credential(child);
+    }
+
+    /// The variables that say it, each with its value if it has one.
+    pub(crate) fn trust(&self) -> Vec<(&'static str, Option<OsString>)> {
+        let path = |file: &Option<PathBuf>| {
+            // One that cannot be made absolute has no current directory to be in.
+            file.as_ref()
+                .map(|file| absolute(file).unwrap_or_else(|_| file.clone()).into_os_string())
+        };
+        let mut variables = vec![
+            (SERVER_CA, path(&self.server_ca)),
+            (SERVER_NAME, self.server_name.as_ref().map(|name| name.0.clone().into())),
+            (CLIENT_CERT, path(&self.client_cert)),
+            (CLIENT_KEY, path(&self.client_key)),
+        ];
+        variables.extend(self.proof());
+        variables
     }
 
     /// Whom a member trusts as its leader, and what it shows there; none if it does not speak TLS.

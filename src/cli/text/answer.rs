@@ -11,6 +11,13 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     told(try_print(text))
 }
 
+/// The same; whether it has a reader, for those to whom one who has gone away matters.
+pub(crate) fn print_read(text: &str) -> Result<bool, Failure> {
+    let printed = try_print(text);
+    let is_unread = printed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    told(printed).map(|()| !is_unread)
+}
+
 /// Prints a line that was asked for.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     print(&format!("{text}\n"))

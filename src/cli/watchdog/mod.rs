@@ -55,7 +55,6 @@
 //!
 //! With `--on-lost warn` the command may outlive its lock, so there is no watchdog.
 
-mod group;
 mod process;
 mod release;
 

@@ -16,9 +16,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::stdio::stdin;
 
-use super::group::{is_dead, is_gone};
 use super::release::release;
 use super::{ORDER_LEN, Order, SERVER, shared_now};
+use crate::cli::process::group::{is_dead, is_gone};
+use crate::cli::process::inherited::close_inherited;
 use crate::cli::settings::tls::servers_of_variables;
 
 /// The word that makes a `coordinator` a watchdog. It is in no help and no completion: it is said
@@ -44,6 +45,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Some(kill_after) = kill_after.map(Duration::from_millis) else {
         return ExitCode::from(crate::cli::text::errors::exit::USAGE);
     };
+    close_inherited();
     hide();
     let _blind = watch(kill_after);
     ExitCode::SUCCESS
