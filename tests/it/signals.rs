@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -208,4 +210,25 @@ fn a_signal_ends_whoever_asks_about_the_lock_that_it_runs_under() {
         command.signal(Signal::TERM);
         assert_eq!(command.end().code(), Some(143), "{verb}");
     }
+}
+
+#[test]
+fn a_release_that_nobody_answers_does_not_keep_who_is_told_to_end() {
+    let server = Server::start();
+    let pid = server.home.path("command");
+    let script = format!("echo $$ > {}; read line", pid.display());
+    let (input, open) = std::io::pipe().unwrap();
+    let mut command = server.client(&["lock", "demo", "-c", &script]);
+    command.stdin(input);
+    let command = start(command);
+    let child = line_in(&pid);
+    server.process.signal(Signal::STOP);
+    drop(open);
+    let is_buried = || (!Path::new("/proc").join(&child).exists()).then_some(());
+    eventually("the command has ended, and is buried", is_buried);
+    let told_at = Instant::now();
+    command.signal(Signal::TERM);
+    assert_eq!(command.end().code(), Some(1));
+    // Two answers are waited for, for two seconds each.
+    assert!(told_at.elapsed() < Duration::from_secs(2), "{:?}", told_at.elapsed());
 }

@@ -15,7 +15,7 @@
 //! another's by then, and is never used. A record that others could have written is not believed.
 //! Nothing in it is secret, but who can write it could have us signal a process of ours.
 //!
-//! There must be no unknown keeper. Until `acquire` has printed everything, the keeper ends with
+//! There must be no unknown keeper. Until `acquire` has printed everything to a reader, the keeper ends with
 //! it, and gives its lock back. Later it ends with the process it was told of (`--while-pid`), or
 //! after a day, unless told otherwise.
 //!
