@@ -4,8 +4,10 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 import threading
 import time
+import weakref
 
 import pytest
 from conftest import DEADLINE, eventually
@@ -14,6 +16,15 @@ from test_processes import in_a_fork, needs_fork
 import coordinator_client as cc
 from coordinator_client import Client, _dial, aio
 from coordinator_client.observe import Observer
+
+
+@pytest.fixture(autouse=True)
+def ends_its_attempts():
+    """No thread is left behind for tests that count them."""
+    yield
+    eventually(
+        lambda: not any("open" in thread.name for thread in threading.enumerate()), "all are over"
+    )
 
 
 @pytest.fixture
@@ -194,6 +205,26 @@ def test_a_client_that_is_closed_while_it_connects_leaves_no_session(coordinator
     thread.join(DEADLINE)
     with Observer(coordinator.address) as observer:
         eventually(lambda: not [s for s in observer.sessions() if s.identity == "leaky"])
+
+
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy collects garbage later")
+def test_a_client_that_nobody_refers_to_ends_at_once(server):
+    async def work():
+        client = await aio.Client(server).connect()
+        known = weakref.ref(client)
+        del client
+        await asyncio.sleep(0)
+        return known() is None
+
+    gc.disable()
+    try:
+        client = Client(server).connect()
+        known = weakref.ref(client)
+        del client
+        eventually(lambda: known() is None, "without the garbage collector")
+        assert asyncio.run(work())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -1,5 +1,6 @@
 """Forks, signals, processes that are killed, and greenlets instead of threads."""
 
+import _thread
 import gc
 import importlib.util
 import multiprocessing
@@ -242,6 +243,25 @@ def test_what_is_raised_by_a_signal_ends_a_wait_and_leaves_the_line(server, name
             eventually(lambda: Lock(name).status().waiter_count == 0)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupt_that_comes_just_before_a_wait_ends_it(server, name):
+    """What comes so is noted, and wakes nobody; as does `interrupt_main`."""
+    with Lock(name):
+        waits = Lock(name)
+
+        def interrupt():
+            eventually(lambda: waits.status() and waits.status().waiter_count == 1)
+            time.sleep(0.05)  # Else it is in time.
+            _thread.interrupt_main()
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            waits.acquire(timeout=DEADLINE)
+        assert time.monotonic() - began < DEADLINE / 2
+        thread.join()
 
 
 def interrupt_at_any_step(client, name):

@@ -114,7 +114,10 @@ class Client(BaseClient):
 
     async def _open(self, dialer: _search.Dialer, search: _search.Search) -> Session:
         introduction = _terms.introduction(self._ttl, self._linger, self._identity)
-        self._session = session = await open_session(dialer, search, introduction)
+        try:
+            self._session = session = await open_session(dialer, search, introduction)
+        finally:
+            self._opening = None
         if self._closed:
             await session.close()
             raise Closed("the client was closed")

@@ -302,13 +302,13 @@ def default_for(server: str, ttl: Optional[float]) -> Client:
         _defaults, _defaults_pid = {}, os.getpid()
     client = _defaults.get((server, ttl))
     if client is not None and client._closed:
-        del_closed(client)
+        _forget(client)
         client = None
     # No lock, which a signal's handler could come upon: the first that is in it is everybody's.
     return client or _defaults.setdefault((server, ttl), Client(server, ttl=ttl))
 
 
-def del_closed(client: Client) -> None:
+def _forget(client: Client) -> None:
     for key in [key for key, known in list(_defaults.items()) if known is client]:
         _defaults.pop(key, None)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Before 3.14, Ctrl-C on Windows does not wake who waits for a lock (cpython#125541).
 WAIT_SLICE = 0.5 if sys.platform == "win32" else None
+# Elsewhere one that comes just before the main thread sleeps does not wake it either.
+MAIN_SLICE = 0.5
 
 
 class Signal:
@@ -43,11 +45,13 @@ class Signal:
 
     def wait(self, timeout: Optional[float]) -> bool:
         """Until it happens; Ctrl-C and other signals' exceptions come through."""
-        if timeout is None and WAIT_SLICE is None:
+        is_main = threading.get_ident() == threading.main_thread().ident
+        longest = MAIN_SLICE if is_main else WAIT_SLICE
+        if timeout is None and longest is None:
             return bool(self._lock.acquire())
         give_up_at = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = WAIT_SLICE
+            left = longest
             if give_up_at is not None:
                 rest = max(give_up_at - time.monotonic(), 0)
                 left = rest if left is None else min(left, rest)

@@ -58,6 +58,8 @@ class Opening:
             self._session = session
         except BaseException as error:
             self._error = self._error or error
+        # The client is not kept by it.
+        del self._opened
         self._end()
 
     def give_up(self) -> None:
