@@ -114,17 +114,30 @@ fn a_stranger_is_refused_before_what_comes_behind_the_headers_is_read() {
         let answer = ask(&port, format!("POST {path} {POST}").as_bytes());
         assert_eq!(status(&answer), "403", "{path}: {answer}");
     }
+    #[cfg(feature = "access")]
+    {
+        let (_coordinator, port) = port_for_anyone("\"see\"], names = [\"a/*\"");
+        let answer = ask(&port, format!("POST /api/v1/locks/x/revoke {POST}").as_bytes());
+        assert_eq!(status(&answer), "403", "{answer}");
+    }
+}
+
+/// A coordinator and its port, where anyone may do this.
+#[cfg(feature = "access")]
+fn port_for_anyone(may: &str) -> (Spawned, HttpPort) {
+    let text = format!("[anyone]\nmay = [ {{ do = [{may}] }} ]\n");
+    let access = Arc::new(crate::access::parse(&text).unwrap().access);
+    let coordinator =
+        server::spawn(Config { listen: local(), access, ..Config::default() }).unwrap();
+    let listener = HttpPort::bind(local()).unwrap();
+    let port = HttpPort::open(listener, coordinator.looker(), HttpOptions::default()).unwrap();
+    (coordinator, port)
 }
 
 #[cfg(feature = "access")]
 #[test]
 fn probes_are_answered_however_many_others_keep_all_the_room() {
-    let text = "[anyone]\nmay = [ { do = [\"see\", \"break\"], names = [\"*\"] } ]\n";
-    let access = Arc::new(crate::access::parse(text).unwrap().access);
-    let coordinator =
-        server::spawn(Config { listen: local(), access, ..Config::default() }).unwrap();
-    let listener = HttpPort::bind(local()).unwrap();
-    let port = HttpPort::open(listener, coordinator.looker(), HttpOptions::default()).unwrap();
+    let (_coordinator, port) = port_for_anyone("\"see\", \"break\"], names = [\"*\"");
     let half = |_| {
         let mut stream = TcpStream::connect(port.local_addr()).unwrap();
         stream.write_all(format!("POST /api/v1/locks/x/revoke {POST}").as_bytes()).unwrap();

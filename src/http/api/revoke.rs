@@ -9,6 +9,7 @@ use super::errand;
 use super::ours;
 use super::shown;
 use super::visitor::Visitor;
+use crate::access::Verb;
 use crate::http::problem::Problem;
 use crate::json;
 use crate::server::Who;
@@ -16,6 +17,7 @@ use crate::types::{FencingToken, Note};
 use crate::wire::{ClientMessage, ServerMessage};
 
 /// What is asked for.
+#[derive(Default)]
 struct Asked {
     /// The token of the grant, so that nobody newer is hit.
     token: FencingToken,
@@ -30,12 +32,14 @@ pub(super) async fn revoke(
     name: &str,
     request: Request<Body>,
 ) -> Result<Value, Problem> {
-    // A stranger takes no place for as long as its body takes to come.
     ours::is_ours(request.headers())?;
-    if let Who::Anybody = errand::known(&api.looker, visitor).await? {
-        return Err(Problem::nobody_may());
-    }
-    let Asked { token, reason } = read(&ours::body(request).await?)?;
+    let may_break = match errand::known(&api.looker, visitor).await? {
+        Who::Anybody => return Err(Problem::nobody_may()),
+        Who::Principal(principal) => principal.rules.may_somewhere(Verb::Break),
+    };
+    // Whoever may break nothing is denied whatever it sends, and takes no place for as long as that takes to come.
+    let asked = if may_break { read(&ours::body(request).await?)? } else { Asked::default() };
+    let Asked { token, reason } = asked;
     let mut line = api.line(visitor).await?;
     // Who may break it need not see it.
     let seen = shown::one(&mut line, name).await.ok().map(|(lock, _)| lock);
