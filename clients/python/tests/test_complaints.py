@@ -171,8 +171,9 @@ def test_09_a_child_after_a_fork_neither_hangs_nor_believes_nor_frees(server, na
 
 def test_10_ctrl_c_while_waiting_ends_the_wait_and_leaves_the_line(server, name):
     script = """
-        import sys
+        import signal, sys
         from coordinator_client import Lock
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's job ignores it.
         Lock(sys.argv[1], ttl=60).acquire()
         """
     with Lock(name):
