@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::types::{FencingToken, LockName, LostReason, Mode, Wait};
 
 use super::super as client;
+use super::background::Unawaited;
 use super::{Background, Error};
 use crate::client::session::convert::convert;
 use client::HoldState;
@@ -15,6 +16,8 @@ use client::HoldState;
 pub struct LockGuard {
     /// The guard proper. Dropped before its thread.
     inner: client::LockGuard,
+    /// The release, if this is dropped.
+    unawaited: Unawaited,
     /// Its thread.
     background: Arc<Background>,
 }
@@ -22,7 +25,7 @@ pub struct LockGuard {
 #[allow(clippy::result_large_err, reason = "the guard comes back in it")]
 impl LockGuard {
     pub(super) fn new(inner: client::LockGuard, background: &Arc<Background>) -> Self {
-        Self { inner, background: Arc::clone(background) }
+        Self { inner, unawaited: Unawaited::new(background), background: Arc::clone(background) }
     }
 
     /// The fencing token, greater than that of every grant before.
@@ -73,10 +76,11 @@ impl LockGuard {
     /// # Errors
     ///
     /// As [`crate::LockGuard::release`].
-    pub fn release(self) -> Result<(), Error> {
+    pub fn release(mut self) -> Result<(), Error> {
         if self.background.is_anothers() {
             return Err(self.inner.lost_error());
         }
+        self.unawaited.is_awaited();
         self.background.wait(self.inner.release())
     }
 
@@ -104,22 +108,23 @@ impl LockGuard {
 
     /// Waits for a conversion. Where that is not possible, nothing is asked.
     fn convert<Conversion>(
-        self,
+        mut self,
         start: impl FnOnce(client::LockGuard) -> Conversion,
     ) -> Result<Self, ConvertError>
     where
         Conversion: IntoFuture<Output = Result<client::LockGuard, client::ConvertError>>,
     {
         let background = Arc::clone(&self.background);
-        let runtime = match background.runtime() {
-            Ok(runtime) => runtime,
+        let turns = match background.turns() {
+            Ok(turns) => turns,
             Err(Error::Forked) => {
                 let error = self.inner.lost_error();
                 return Err(ConvertError { guard: self, error });
             }
             Err(error) => return Err(ConvertError { guard: self, error }),
         };
-        match runtime.block_on(start(self.inner).into_future()) {
+        self.unawaited.is_awaited();
+        match turns.wait(start(self.inner).into_future()) {
             Ok(guard) => Ok(Self::new(guard, &background)),
             Err(client::ConvertError { guard, error }) => {
                 Err(ConvertError { guard: Self::new(guard, &background), error })

@@ -1,8 +1,8 @@
 //! The client for programs without an async runtime: the same names, and calls that wait.
 //!
-//! A thread of its own keeps the lease alive, however long the program works or sleeps. It is not
-//! for async code. There every call is refused with [`Error::InvalidRequest`], because it would
-//! block other tasks.
+//! A thread of its own keeps the lease alive, however long the program works or sleeps. Who waits does that
+//! itself meanwhile, so an answer wakes nobody but the one it is for. It is not for async code. There every
+//! call is refused with [`Error::InvalidRequest`], because it would block other tasks.
 //!
 //! # Examples
 //!
@@ -17,91 +17,23 @@
 //! # Ok(()) }
 //! ```
 
+mod background;
 mod guard;
 mod look;
 mod request;
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::types::{Epoch, SessionId, Ttl};
 use crate::wire::LockStatus;
 
-use super::process::Process;
 use super::{Error, Servers};
+use background::Background;
 
 pub use guard::{ConvertError, LockGuard, Upgrade};
 pub use look::{Events, Leaders, Observer, Watch};
 pub use request::{LockAllRequest, LockRequest, Owner, Semaphore};
-
-/// How long the end of the last handle waits for its goodbye to be sent.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// The thread that does what must go on while the program does something else.
-#[derive(Debug)]
-struct Background {
-    /// Taken only when dropped.
-    runtime: Option<Runtime>,
-    /// Its process: one that forked from it has no such thread.
-    process: Process,
-}
-
-impl Background {
-    fn start() -> Result<Arc<Self>, Error> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("coordinator-client")
-            .enable_all()
-            .build()
-            .map_err(|error| Error::invalid("cannot start the client's thread", error))?;
-        Ok(Arc::new(Self { runtime: Some(runtime), process: Process::this() }))
-    }
-
-    /// Waits for `work`.
-    fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        self.runtime()?.block_on(work)
-    }
-
-    /// The runtime, for those who may wait.
-    fn runtime(&self) -> Result<&Runtime, Error> {
-        if self.is_anothers() {
-            return Err(Error::Forked);
-        }
-        if Handle::try_current().is_ok() {
-            let why = "this thread runs async code; use coordinator::Client instead";
-            return Err(Error::invalid("cannot block here", why));
-        }
-        self.runtime.as_ref().ok_or(Error::Closed)
-    }
-}
-
-impl Background {
-    /// Whether this process forked from the one that has the thread.
-    fn is_anothers(&self) -> bool {
-        self.process.is_another()
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let Some(runtime) = self.runtime.take() else { return };
-        if self.is_anothers() {
-            // There is no thread to wait for, and what it has is not ours to close.
-            return mem::forget(runtime);
-        }
-        if Handle::try_current().is_ok() {
-            // Waiting is not allowed here; what is left to say is said as the thread ends.
-            runtime.shutdown_background();
-        } else {
-            // The thread says goodbye before it ends, so that a program's last lock is not left to
-            // its lease.
-            runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
-        }
-    }
-}
 
 /// A session with a coordinator; see [`crate::Client`].
 #[derive(Clone, Debug)]

@@ -15,6 +15,8 @@ pub struct LockRequest {
     inner: client::LockRequest,
     /// Its thread.
     background: Arc<Background>,
+    /// Whether it calls the program while it waits.
+    calls_back: bool,
 }
 
 impl LockRequest {
@@ -42,6 +44,8 @@ pub struct LockAllRequest {
     inner: client::LockAllRequest,
     /// Its thread.
     background: Arc<Background>,
+    /// Whether it calls the program while it waits.
+    calls_back: bool,
 }
 
 impl LockAllRequest {
@@ -66,7 +70,7 @@ macro_rules! common_terms {
     ($request:ident) => {
         impl $request {
             pub(super) fn new(inner: client::$request, background: &Arc<Background>) -> Self {
-                Self { inner, background: Arc::clone(background) }
+                Self { inner, background: Arc::clone(background), calls_back: false }
             }
 
             /// Waits this long at most; zero is not to wait.
@@ -106,7 +110,7 @@ macro_rules! common_terms {
             /// Calls `on_queued` with the request's place in line whenever it is another, on the
             /// thread that waits.
             pub fn on_queued(self, on_queued: impl FnMut(u64) + Send + 'static) -> Self {
-                self.map(|inner| inner.on_queued(on_queued))
+                Self { calls_back: true, ..self.map(|inner| inner.on_queued(on_queued)) }
             }
 
             /// Asks, and waits for the grant.
@@ -115,12 +119,17 @@ macro_rules! common_terms {
             ///
             /// As for [`crate::LockRequest`].
             pub fn acquire(self) -> Result<LockGuard, Error> {
-                let guard = self.background.wait(self.inner.into_future())?;
+                let work = self.inner.into_future();
+                let guard = if self.calls_back {
+                    self.background.wait_aside(work)?
+                } else {
+                    self.background.wait(work)?
+                };
                 Ok(LockGuard::new(guard, &self.background))
             }
 
             fn map(self, change: impl FnOnce(client::$request) -> client::$request) -> Self {
-                Self { inner: change(self.inner), background: self.background }
+                Self { inner: change(self.inner), ..self }
             }
         }
     };
