@@ -186,6 +186,26 @@ def test_10_ctrl_c_while_waiting_ends_the_wait_and_leaves_the_line(server, name)
         eventually(lambda: Lock(name).status().waiter_count == 0)
 
 
+def test_10_ctrl_c_in_the_middle_of_a_step_leaves_the_line_too(server, name):
+    script = """
+        import sys
+        from coordinator_client import Lock, _lane
+        hear = _lane.Lane._hear_answers
+        def interrupted(self, link, grasp, data):
+            hear(self, link, grasp, data)
+            if data:
+                _lane.Lane._hear_answers = hear
+                raise KeyboardInterrupt
+        _lane.Lane._hear_answers = interrupted
+        Lock(sys.argv[1], ttl=60).acquire()
+        """
+    with Lock(name):
+        process = python(script, name)
+        _, err = process.communicate(timeout=DEADLINE)
+        assert err.endswith("KeyboardInterrupt\n"), err
+        eventually(lambda: Lock(name).status().waiter_count == 0)
+
+
 def test_11_the_server_restarts_while_one_holds_and_one_waits(coordinator, name):
     with Client(coordinator.address, ttl=2) as client:
         lock = client.lock(name)

@@ -61,6 +61,9 @@ class Carrier:
         self._sleeps_until: Optional[int] = None
         self._thread: Optional[threading.Thread] = None
         self._farewell_until: Optional[float] = None
+        # Whether an interrupt has cost it its connection, and until when a goodbye waits for another.
+        self._is_cut = False
+        self._closes_at: Optional[float] = None
         self._sweep_at = 0.0
         self._over = False
         self._leaving = False
@@ -75,6 +78,7 @@ class Carrier:
         self.desk.peer = lambda: self._dialer.peer
 
     def _welcomed(self) -> None:
+        self._is_cut = False
         self._dialer.welcomed()
         self._welcome.set()
 
@@ -193,6 +197,8 @@ class Carrier:
         self._sweep()
         if self._leaving and not self.desk.grasps:
             core.goodbye()
+        if self._closes_at is not None:
+            self._close()
         self._take_dialed()
         core.tick(_clock.now())
         if core.end is None:
@@ -210,6 +216,8 @@ class Carrier:
         self._smooth = self._link if is_smooth else None
         if self._unstarted:
             left = min(left, SWEEP_EVERY)
+        if self._closes_at is not None:
+            left = min(left, max(self._closes_at - time.monotonic(), 0))
         # Last, for whoever leaves something does that first, and then wakes.
         if self._commands or self._dropped or self._unread or self._leaving:
             self._smooth = None
@@ -314,6 +322,15 @@ class Carrier:
             self._link = None
         if link is self._second:
             self._second = None
+
+    def _close(self) -> None:
+        """Says goodbye; over another connection, if an interrupt has cost it this one: soon, or never."""
+        now = time.monotonic()
+        if self._closes_at is None:
+            self._closes_at = now + FAREWELL_TIMEOUT
+        if self.desk.core.is_open or not self._is_cut or now >= self._closes_at:
+            self._closes_at = None
+            self.desk.core.goodbye()
 
     def _leave(self) -> Optional[float]:
         """Brings the last words out, and waits a moment for the server to have heard them."""

@@ -398,6 +398,7 @@ class Lane(Carrier):
             self.desk.settle()
         if link is not None and (grasp is not None or broken is link):
             self._forget(link)
+            self._is_cut = True
             self.desk.core.connection_cut(_clock.now())
         if grasp is not None:
             self.desk.abandon(grasp)

@@ -384,11 +384,11 @@ class Session(Lane):
         """Says goodbye, which frees everything at once, and waits a moment for its answer."""
         if self.is_forked:
             return
-        self._do(lambda: self.desk.core.goodbye())
+        self._do(self._close)
         self._wake()
         thread = self._thread
         if thread is not None and thread.ident != threading.get_ident():
-            thread.join(FAREWELL_TIMEOUT + 0.5)
+            thread.join(FAREWELL_TIMEOUT * 2 + 0.5)
 
     def leave(self) -> None:
         """Says goodbye once nothing is held and nobody waits: whose client is gone. Never waits."""
