@@ -467,5 +467,34 @@ async def test_tasks_that_share_an_object_release_what_is_theirs(server, name):
     assert await permits.status() is None
 
 
+@on_a_loop
+async def test_a_body_may_end_in_another_task_while_others_hold_through_the_same_object(
+    server, name
+):
+    lock = aio.SharedLock(name)
+
+    async def generate():
+        async with lock:
+            yield
+
+    generator = generate()
+    await asyncio.create_task(generator.__anext__())
+    assert await lock.acquire()
+    mine = lock.token
+    await generator.aclose()
+    assert lock.token == mine and (await lock.status()).holder_count == 1
+    with pytest.raises(cc.NotHeld, match="held by others through this object"):
+        await asyncio.create_task(released_in_its_body(lock))
+    assert lock.token == mine and not lock._left_early
+    await lock.release()
+    async with aio.RLock(name) as hold:
+        assert not hold._is_of_a_body
+
+
+async def released_in_its_body(lock):
+    async with lock:
+        await lock.release()
+
+
 async def is_held(lock):
     return lock.acquired

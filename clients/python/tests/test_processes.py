@@ -1,6 +1,7 @@
 """Forks, signals, processes that are killed, and greenlets instead of threads."""
 
 import _thread
+import concurrent.futures
 import gc
 import importlib.util
 import multiprocessing
@@ -143,6 +144,35 @@ def test_a_child_of_multiprocessing_that_ends_frees_everything_at_once(server, n
     child.start()
     child.join(DEADLINE)
     assert child.exitcode == 0 and Lock(name).acquire(timeout=DEADLINE / 2)
+
+
+def work_in_threads(name, path):
+    """Two threads work under a lock after the main one; a third does nothing any more."""
+    global kept
+    kept = Lock(name, ttl=60)
+    kept.acquire()
+    executor = concurrent.futures.ThreadPoolExecutor(2)
+    executor.submit(int).result()
+    told = []
+
+    def work(seconds):
+        told.append(kept.lost.wait(seconds))
+        path.write_text(repr(told))
+
+    threading.Thread(target=work, args=(0.5,)).start()
+    executor.submit(work, 0.6)
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_child_of_multiprocessing_frees_nothing_while_its_threads_work(
+    server, name, method, tmp_path
+):
+    path = tmp_path / "told"
+    child = multiprocessing.get_context(method).Process(target=work_in_threads, args=(name, path))
+    child.start()
+    child.join(DEADLINE)
+    assert child.exitcode == 0 and path.read_text() == "[False, False]"
+    assert Lock(name).acquire(timeout=DEADLINE / 2)
 
 
 def test_an_orderly_exit_frees_everything_at_once(server, name):

@@ -302,6 +302,67 @@ def test_the_end_of_a_body_that_was_released_in_it_takes_nothing_from_others(ser
     lock.release(), lock.release()
 
 
+def test_a_body_may_end_in_another_thread_while_others_hold_through_the_same_object(server, name):
+    lock = cc.SharedLock(name)
+    in_body, over, seen = threading.Event(), threading.Event(), []
+
+    def body():
+        with lock as hold:
+            in_body.set()
+            over.wait(DEADLINE)
+            seen.append(hold.acquired)
+
+    began = contextlib.ExitStack()
+    thread = threading.Thread(target=lambda: began.enter_context(lock))
+    thread.start()
+    thread.join()
+    lock.acquire()
+    mine = lock.token
+    began.close()
+    assert lock.token == mine and lock.status().holder_count == 1, "an own one is no body's"
+    lock.release()
+    other = threading.Thread(target=body)
+    other.start()
+    assert in_body.wait(DEADLINE)
+    began.enter_context(lock)
+    closer = threading.Thread(target=began.close)
+    closer.start()
+    closer.join()
+    assert lock.status().holder_count == 1
+    over.set()
+    other.join()
+    assert seen == [True] and lock.status() is None
+
+
+def test_the_end_of_a_body_releases_what_was_acquired_anew_in_it(server, name):
+    lock = cc.SharedLock(name)
+    thread = threading.Thread(target=lock.acquire)
+    thread.start()
+    thread.join()
+    with lock as hold:
+        hold.release()
+        lock.acquire()
+    assert lock.status().holder_count == 1
+    with pytest.raises(cc.NotHeld, match="held by others through this object"):
+        with lock:
+            lock.release()
+    assert lock.acquired and not lock._left_early
+    lock.release()
+
+
+def test_notes_of_bodies_that_never_end_are_few(server, name):
+    lock = Lock(name)
+    for _ in range(100):
+        lock.__enter__()
+        lock.release()
+    assert len(lock._left_early) <= 64
+    lock = cc.RLock(name)
+    with lock:
+        lock.acquire()
+    lock.release()
+    assert not lock._lock._left_early and not lock.acquired
+
+
 def test_who_waits_for_a_loss_is_woken_by_a_release(server, name):
     lock = Lock(name, on_lost=lambda hold: pytest.fail("it was not lost"))
     lock.acquire()

@@ -71,7 +71,7 @@ class Lockable(BaseLockable[Hold]):
         return answer
 
     def _let_go(self) -> Optional[Answer]:
-        hold = self._pop(at_the_end_of_a_body=True)
+        hold = self._pop_at_the_end_of_a_body()
         answer: Optional[Answer] = hold._session.let_go(hold._grasp)
         return answer
 
@@ -105,7 +105,9 @@ class Lockable(BaseLockable[Hold]):
         return await self._held().downgrade()
 
     async def __aenter__(self) -> Hold:
-        return await self._acquire(self._wish.blocking, self._wish.timeout)
+        hold = await self._acquire(self._wish.blocking, self._wish.timeout)
+        hold._is_of_a_body = True
+        return hold
 
     async def __aexit__(self, kind: Optional[Type[BaseException]], *_: object) -> None:
         await leave(self._let_go, kind)
@@ -203,6 +205,10 @@ class RLock(Lockable):
         hold = await super()._acquire(blocking, timeout)
         self._task, self._count = asyncio.current_task(), 1
         return hold
+
+    async def __aenter__(self) -> Hold:
+        # No body of one hold: perhaps it is `release` that counts down the last.
+        return await self._acquire(self._wish.blocking, self._wish.timeout)
 
     def release(self) -> Answer:
         """Releases it once; `NotHeld` in any task but the one that acquired it."""

@@ -62,6 +62,8 @@ class BaseHold:
         # The lock by which it was acquired, and the thread or task that did so.
         self._parent: "Optional[weakref.ref[Any]]" = None
         self._by: object = None
+        # Whether the end of a body is to release it.
+        self._is_of_a_body = False
 
     @property
     def name(self) -> str:
@@ -114,7 +116,7 @@ class BaseHold:
     def _leave_parent(self) -> None:
         parent = self._parent() if self._parent is not None else None
         if parent is not None:
-            parent._forget(self)
+            parent._forget_early(self)
 
     def _in_mode(self, mode: wire.Mode, blocking: bool, timeout: float) -> Ask:
         """What to ask for to hold the same in another mode."""
@@ -125,6 +127,9 @@ class BaseHold:
     def __repr__(self) -> str:
         return f"<{self.state} {self._where}.Hold of {self.names} at {id(self):#x}>"
 
+
+# Of so many bodies that were left early is remembered by whom they began.
+LEFT_EARLY_MAX = 64
 
 AnyHold = TypeVar("AnyHold", bound=BaseHold)
 _Self = TypeVar("_Self", bound="BaseLockable[Any]")
@@ -155,6 +160,8 @@ class BaseLockable(Generic[AnyHold]):
         # Lists, and no lock around them: a fork would leave that locked. Each step is atomic.
         self._holds: List[AnyHold] = []
         self._waits: List[Tuple[Any, Grasp]] = []
+        # Who began the bodies whose holds were released before their ends.
+        self._left_early: List[object] = []
 
     def _another(self: _Self) -> _Self:
         """The same lock, by another object."""
@@ -172,35 +179,64 @@ class BaseLockable(Generic[AnyHold]):
         me = self._whose()
         return next((hold for hold in reversed(self._holds) if hold._by == me), None)
 
-    def _pop(self, at_the_end_of_a_body: bool = False) -> AnyHold:
-        """Takes the hold that is to end: an own one, or else another's.
-
-        At the end of a body another's is taken only if it is alone: such a body may have begun in
-        another thread or task.
-        """
+    def _pop(self) -> AnyHold:
+        """Takes the hold that is to be released: an own one, or else another's."""
         while True:
-            hold = self._hold
-            if hold is None:
-                raise self._not_held()
-            if at_the_end_of_a_body and len(self._holds) > 1 and hold._by != self._whose():
+            hold = self._held()
+            if self._forget_early(hold):
+                return hold
+
+    def _pop_at_the_end_of_a_body(self) -> AnyHold:
+        """Takes the hold of the body that ends.
+
+        It may have begun in another thread or task: then another's is taken, and rather one of a
+        body than an own one without. If its own was released in it, another's is not its to take.
+        """
+        me, was_left_early = self._whose(), False
+        while True:
+            mine = [hold for hold in reversed(self._holds) if hold._by == me]
+            found = [hold for hold in mine if hold._is_of_a_body]
+            if not found:
+                was_left_early = was_left_early or self._was_left_early_by(me)
+                others = [] if was_left_early else self._holds[::-1]
+                found = [hold for hold in others if hold._is_of_a_body] or mine or others
+            if not found and self._holds:
                 raise NotHeld(
                     f'"{self._wish.name}" is held by others through this object, and not by this one',
                     "do not release it in the body of its own with",
                 )
-            try:
-                self._holds.remove(hold)
-                return hold
-            except ValueError:
-                continue  # Somebody was faster.
+            if not found:
+                raise self._not_held()
+            if self._forget(found[0]):
+                return found[0]
+
+    def _was_left_early_by(self, me: object) -> bool:
+        """Whether it is in a body whose hold was released; asked once, at the end of that."""
+        try:
+            self._left_early.remove(me)
+            return True
+        except ValueError:
+            return False
+
+    def _forget_early(self, hold: AnyHold) -> bool:
+        """It is released, and not by the end of its body; false if somebody was faster."""
+        if not self._forget(hold):
+            return False
+        if hold._is_of_a_body:
+            self._left_early.append(hold._by)
+            del self._left_early[:-LEFT_EARLY_MAX]
+        return True
 
     def _not_held(self) -> NotHeld:
         return NotHeld(f'"{self._wish.name}" is not held by this object')
 
-    def _forget(self, hold: AnyHold) -> None:
+    def _forget(self, hold: AnyHold) -> bool:
+        """Whether it was known."""
         try:
             self._holds.remove(hold)
+            return True
         except ValueError:
-            pass
+            return False
 
     @property
     def _hold(self) -> Optional[AnyHold]:

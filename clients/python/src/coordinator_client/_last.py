@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from typing import Any, Callable, List
 
 _goodbyes: List[Callable[[], None]] = []
@@ -30,5 +31,14 @@ def is_used() -> None:
     from multiprocessing import util
 
     _registered_in = os.getpid()
+    # After the child's own children, for which multiprocessing waits at priority 0.
+    util.Finalize(None, _say_goodbye, exitpriority=-1)
+
+
+def _say_goodbye() -> None:
+    # Its threads may work under a lock, and multiprocessing waits for them only after this. To join
+    # them is not enough: those of an executor end by a hook that is called here.
+    wait_for_threads: Any = getattr(threading, "_shutdown")
+    wait_for_threads()
     for goodbye in _goodbyes:
-        util.Finalize(None, goodbye, exitpriority=0)
+        goodbye()

@@ -100,7 +100,7 @@ class Lockable(BaseLockable[Hold]):
     def _let_go(self) -> None:
         hold: Optional[Hold] = None
         try:
-            hold = self._pop(at_the_end_of_a_body=True)
+            hold = self._pop_at_the_end_of_a_body()
             hold._session.let_go(hold._grasp)
         except LockError:
             raise
@@ -145,7 +145,9 @@ class Lockable(BaseLockable[Hold]):
     def __enter__(self) -> Hold:
         got: List[Hold] = []
         try:
-            return self._acquire(self._wish.blocking, self._wish.timeout, got)
+            hold = self._acquire(self._wish.blocking, self._wish.timeout, got)
+            hold._is_of_a_body = True
+            return hold
         except BaseException:
             self._give_back(got)
             raise
@@ -154,7 +156,7 @@ class Lockable(BaseLockable[Hold]):
         # As in `_let_go`, for an interrupt may come at each call.
         hold: Optional[Hold] = None
         try:
-            hold = self._pop(at_the_end_of_a_body=True)
+            hold = self._pop_at_the_end_of_a_body()
             hold._session.let_go(hold._grasp)
         except LockError:
             if kind is None:
@@ -195,7 +197,7 @@ class Lockable(BaseLockable[Hold]):
         return locked  # type: ignore[return-value]
 
     def __getstate__(self) -> Dict[str, Any]:
-        left_out = ("_holds", "_waits")
+        left_out = ("_holds", "_waits", "_left_early")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
@@ -463,7 +465,9 @@ class RLock:
                 hold = self._lock._held()
                 hold.check()
             else:
-                hold = self._lock.__enter__()
+                wish = self._lock._wish
+                # No body of the lock itself: perhaps it is `release` that counts down the last.
+                hold = self._lock._acquire(wish.blocking, wish.timeout)
             self._owner, self._count = me, before + 1
             return hold
         except BaseException:
