@@ -115,6 +115,43 @@ def test_a_task_that_waits_briefly_does_not_end_the_attempt_of_the_others(coordi
     asyncio.run(work())
 
 
+def test_each_who_waits_in_vain_is_told_by_an_error_of_its_own(mute):
+    caught = []
+
+    def connect(client):
+        try:
+            client.connect()
+        except cc.Unavailable as error:
+            caught.append(error)
+
+    async def connect_on_a_loop(client):
+        await asyncio.gather(client.connect(), client.connect(), return_exceptions=True)
+        works = [asyncio.create_task(client.connect()) for _ in range(2)]
+        caught.extend(await asyncio.gather(*works, return_exceptions=True))
+
+    client = Client(mute[0], connect_timeout=0.3)
+    outcomes(*[lambda: connect(client)] * 2)
+    asyncio.run(connect_on_a_loop(aio.Client(mute[0], connect_timeout=0.3)))
+    assert len(caught) == 4 and all(isinstance(error, cc.Unavailable) for error in caught)
+    assert len({id(error) for error in caught}) == 4
+    assert {(str(error), error.hint, error.why) for error in caught} == {
+        (str(caught[0]), caught[0].hint, "no answer within 0.3 s")
+    }
+
+
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy collects garbage later")
+def test_an_attempt_that_failed_keeps_nothing_of_who_waited(mute):
+    client = Client(mute[0], connect_timeout=0.2)
+
+    def wait():
+        local = threading.Event()
+        with pytest.raises(cc.Unavailable):
+            client.connect()
+        return weakref.ref(local)
+
+    assert wait()() is None and client._opening is not None
+
+
 def test_of_several_servers_each_is_told_why_it_did_not_answer(mute):
     address, _ = mute
     for timeout in (0.5, None):
@@ -175,6 +212,40 @@ def test_a_child_that_is_forked_while_another_thread_connects_finds_nothing_lock
 
     assert in_a_fork(work) == "True"
     thread.join()
+
+
+@needs_fork
+def test_threads_of_a_child_may_use_a_client_for_the_first_time_at_once(server, name):
+    client = Client(server).connect()
+
+    def work():
+        reset, both, current = client._reset, threading.Barrier(2), threading.current_thread
+
+        def late():
+            """Both are here at once, and the second goes on when the first connects."""
+            both.wait(DEADLINE)
+            if current().name == "second":
+                eventually(lambda: client._opening not in (None, before), "the first connects")
+            reset()
+
+        client._reset, before = late, client._opening
+        told = set()
+
+        def first_use():
+            try:
+                told.add(client.try_lock(name + current().name)._session)
+            except cc.LockError as error:
+                told.add(str(error))
+
+        threads = [threading.Thread(target=first_use, name=which) for which in ("first", "second")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return told == {client._session}
+
+    assert in_a_fork(work) == "True"
+    assert client.generation == 1
 
 
 def test_a_client_that_is_closed_while_it_connects_leaves_no_session(coordinator, name):

@@ -1,9 +1,11 @@
 """The client of threads, against the real coordinator."""
 
 import contextlib
+import copy
 import functools
 import gc
 import os
+import pickle
 import signal
 import threading
 import time
@@ -71,6 +73,21 @@ def test_a_busy_lock_says_who_holds_it(server, name):
         with pytest.raises(TimeoutError, match="gave up after 50ms") as caught:
             Lock(name, timeout=0.05).__enter__()
         assert caught.value.holder.note == "deploy v2.3" and caught.value.hint
+
+
+def test_errors_come_back_from_a_pool_as_they_were(server, name):
+    """Where one cannot be read again, the pool waits for ever."""
+    errors = [cc.LockLost(name, 7, 1), cc.AlreadyHeld(1, "why"), cc.NotHeld("why", "do this")]
+    errors += [cc.NoLeader("a:1", "why", "b:2"), cc.Unavailable("why"), cc.Deadlock([])]
+    with Lock(name, note="deploy"):
+        for call in (lambda: Lock(name, blocking=False), lambda: Lock(name, timeout=0.01)):
+            with pytest.raises(cc.LockError) as caught:
+                call().__enter__()
+            errors.append(caught.value)
+    for error in errors:
+        for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert type(again) is type(error) and str(again) == str(error) != ""
+            assert again.__dict__ == error.__dict__ and again.args == error.args
 
 
 def test_shared_locks_are_held_together_and_upgraded(server, name):

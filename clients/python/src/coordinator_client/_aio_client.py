@@ -15,7 +15,7 @@ from . import _dial, _search, _terms, _wire as wire
 from ._aio_hold import Hold
 from ._base import BaseClient, BaseOwner
 from ._desk import Grasp
-from ._errors import Closed, InvalidRequest, LockBusy, LockTimeout, silent
+from ._errors import Closed, InvalidRequest, LockBusy, LockTimeout, anew, silent
 from ._loop import Session, open_session
 from ._report import Feed, SessionEvent
 
@@ -110,6 +110,9 @@ class Client(BaseClient):
             raise silent(self.server, timeout or 0, self._search.told())
         if opening.cancelled():
             raise Closed("the client was closed")
+        error = opening.exception()
+        if error is not None:
+            raise anew(error)
         return opening.result()
 
     async def _open(self, dialer: _search.Dialer, search: _search.Search) -> Session:

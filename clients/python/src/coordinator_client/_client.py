@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 import time
+import weakref
 from typing import (
     TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union, overload,
 )  # fmt: skip
@@ -85,7 +86,7 @@ class Client(BaseClient):
         )
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
+        _clients.add(self)
         # One that knows whose it is: a signal's handler may come upon it.
         self._gate = threading.RLock()
         self._opening: Optional[Opening] = None
@@ -93,7 +94,7 @@ class Client(BaseClient):
         self._numbers = itertools.count(1)
 
     def __getstate__(self) -> Dict[str, Any]:
-        left_out = ("_pid", "_gate", "_opening", "_session", "_numbers")
+        left_out = ("_gate", "_opening", "_session", "_numbers")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
@@ -109,8 +110,6 @@ class Client(BaseClient):
         session: Optional[Session] = self._session
         if session is not None and not session.is_over:
             return session
-        if self._pid != os.getpid():
-            self._reset()  # Ours is the parent's.
         if is_mine(self._gate):
             raise upon_a_step()
         try:
@@ -265,9 +264,9 @@ class Client(BaseClient):
     def close(self) -> None:
         """Ends the session, which frees all its locks at once: they are lost."""
         self._closed = True
-        if self._opening is not None and self._pid == os.getpid():
+        if self._opening is not None:
             self._opening.give_up()
-        if self._session is not None and self._pid == os.getpid():
+        if self._session is not None:
             self._session.close()
 
     def __enter__(self) -> "Client":
@@ -278,14 +277,24 @@ class Client(BaseClient):
 
     def __del__(self) -> None:
         try:
-            if self._session is not None and self._pid == os.getpid():
+            if self._session is not None:
                 self._session.leave()
         except Exception:
             pass  # The interpreter is at its end.
 
 
 _defaults: Dict[Any, Client] = {}
-_defaults_pid = os.getpid()
+_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # Before any thread can use them: two at once would each undo what the other has begun.
+    for client in list(_clients):
+        client._reset()  # Its session is the parent's.
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def default_client(
@@ -297,9 +306,6 @@ def default_client(
 
 def default_for(server: str, ttl: Optional[float]) -> Client:
     """The same for servers as they are shown."""
-    global _defaults, _defaults_pid
-    if _defaults_pid != os.getpid():
-        _defaults, _defaults_pid = {}, os.getpid()
     client = _defaults.get((server, ttl))
     if client is not None and client._closed:
         _forget(client)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import List, Optional
+import copy
+from typing import Any, Dict, List, Optional, Tuple, Type
 
 from . import _wire as wire
 from ._core import End, Refusal
@@ -21,6 +22,17 @@ class LockError(Exception):
     def __init__(self, message: str, hint: str = ""):
         super().__init__(message)
         self.hint = hint or type(self).hint
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # Python would call the class with the message, and some are made of something else.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: Type[LockError], said: Tuple[Any, ...], known: Dict[str, Any]) -> LockError:
+    error = kind.__new__(kind)
+    error.args = said
+    error.__dict__.update(known)
+    return error
 
 
 class LockBusy(LockError):
@@ -244,6 +256,24 @@ def _waiter(link: wire.CycleLink) -> str:
 def unknown_lock(name: str) -> wire.LockStatus:
     """What is known about a lock of which the server said nothing."""
     return wire.LockStatus(name, [], 0, [], 0)
+
+
+def anew(error: BaseException) -> BaseException:
+    """A copy to raise: whoever raises an error adds its own steps to it, and all that is in them.
+
+    Only of errors that nobody foresaw it keeps the steps so far.
+    """
+    try:
+        another = copy.copy(error)
+    except Exception:
+        return error  # Of a class of others.
+    another.__cause__ = before = error.__cause__
+    if not isinstance(error, LockError):
+        return another.with_traceback(error.__traceback__)
+    while before is not None:
+        before.__traceback__ = None
+        before = before.__cause__ or before.__context__
+    return another
 
 
 def unavailable(server: str, why: object) -> Unavailable:

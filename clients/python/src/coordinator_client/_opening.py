@@ -11,7 +11,7 @@ from typing import Callable, List, Optional
 
 from . import _dial, _search
 from ._core import Introduction
-from ._errors import Closed, LockError, silent, unavailable
+from ._errors import Closed, LockError, anew, silent, unavailable
 from ._link import Signal
 from ._thread import Session, open_session
 
@@ -57,7 +57,7 @@ class Opening:
             self._opened(self, session)
             self._session = session
         except BaseException as error:
-            self._error = self._error or error
+            self._error = self._error or anew(error)
         # The client is not kept by it.
         del self._opened
         self._end()
@@ -86,5 +86,5 @@ class Opening:
         if not self.is_over:
             raise silent(self.server, timeout or 0, self._search.told())
         if self._session is None:
-            raise self._error or LockError("the attempt ended without a word")
+            raise anew(self._error or LockError("the attempt ended without a word"))
         return self._session
