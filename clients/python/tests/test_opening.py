@@ -169,19 +169,21 @@ def test_a_mute_server_does_not_keep_the_hasty_from_the_next(mute, server, name)
 
 
 def test_a_handler_may_use_a_lock_while_its_client_connects(mute, name):
-    address, _ = mute
-    client, told = Client(address, connect_timeout=1), []
+    address, accepted = mute
+    client, told = Client(address, connect_timeout=DEADLINE), []
 
     def handler(*_):
         try:
             client.lock(name).acquire(timeout=0.1)
         except cc.LockError as error:
             told.append(str(error))
+        # The attempt is over then, and not before, however slow this machine is.
+        eventually(lambda: accepted, "it connects").pop().close()
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(cc.Unavailable, match="no answer within 1 s"):
+        with pytest.raises(cc.Unavailable, match="no coordinator answers"):
             client.lock(name).acquire()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -25,9 +25,14 @@ def hasty(monkeypatch):
         monkeypatch.setattr(module, "RELEASE_TIMEOUT", 0.1)
 
 
+def hasty_client(client):
+    """It is connected: a limit as short as this is not meant for that."""
+    client.connect_timeout = 0.1
+    return client
+
+
 def test_silence_is_not_taken_for_busy(still, hasty, name):
-    with Client(still.address, ttl=60, connect_timeout=0.1) as client:
-        client.connect()
+    with hasty_client(Client(still.address, ttl=60).connect()) as client:
         still.pause()
         for arguments in ({"blocking": False}, {"timeout": 0.05}):
             with pytest.raises(cc.Unavailable, match="no answer within"):
@@ -57,7 +62,7 @@ def test_a_release_that_nobody_answers_is_told_and_the_end_of_a_body_is_not(stil
 
 @pytest.mark.parametrize("patience", [{"timeout": 0.05}, {"blocking": False}])
 def test_an_upgrade_waits_no_longer_than_was_said_and_is_given_back(still, hasty, name, patience):
-    with Client(still.address, ttl=60, connect_timeout=0.1) as client:
+    with hasty_client(Client(still.address, ttl=60).connect()) as client:
         lock = client.lock(name, shared=True)
         lock.acquire()
         still.pause()
@@ -71,7 +76,7 @@ def test_an_upgrade_waits_no_longer_than_was_said_and_is_given_back(still, hasty
 
 def test_the_same_is_told_to_tasks(still, hasty, name):
     async def work():
-        async with aio.Client(still.address, ttl=60, connect_timeout=0.1) as client:
+        async with hasty_client(await aio.Client(still.address, ttl=60).connect()) as client:
             lock, shared = client.lock(name), client.lock(name + "/2", shared=True)
             await lock.acquire()
             await shared.acquire()

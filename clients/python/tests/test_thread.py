@@ -474,6 +474,18 @@ def test_a_closed_client_frees_everything_and_says_it_is_closed(server, name):
         lock.acquire()
 
 
+def test_a_handler_that_comes_upon_a_step_closes_the_client_after_it(server, name):
+    client = Client(server)
+    lock = client.lock(name)
+    lock.acquire()
+    with client._session._lock:
+        began = time.monotonic()
+        client.close()
+        took = time.monotonic() - began
+    assert took < 0.5
+    eventually(lambda: lock.state == "lost" and Lock(name).status() is None, "it is closed")
+
+
 def test_no_coordinator_is_told_with_a_hint():
     lock = Lock("x", server="127.0.0.1:1")
     with pytest.raises(ConnectionError, match="no coordinator answers at 127.0.0.1:1") as caught:

@@ -381,13 +381,17 @@ class Session(Lane):
     # --- the end ---
 
     def close(self) -> None:
-        """Says goodbye, which frees everything at once, and waits a moment for its answer."""
+        """Says goodbye, which frees everything at once, and waits a moment for its answer.
+
+        A handler that came upon a step does not wait: it is said after that.
+        """
         if self.is_forked:
             return
         self._do(self._close)
         self._wake()
         thread = self._thread
-        if thread is not None and thread.ident != threading.get_ident():
+        is_here = thread is not None and thread.ident == threading.get_ident()
+        if thread is not None and not is_here and not is_mine(self._lock):
             thread.join(FAREWELL_TIMEOUT * 2 + 0.5)
 
     def leave(self) -> None:
