@@ -162,14 +162,11 @@ async fn readyz(State(port): State<Arc<Port>>, RawQuery(query): RawQuery) -> Res
         Some(Readiness::Draining) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Some(Readiness::Exhausted) => (StatusCode::SERVICE_UNAVAILABLE, "exhausted"),
         Some(Readiness::Suspended) => (StatusCode::SERVICE_UNAVAILABLE, "suspended"),
-        None if let Some(role) = stands_by(&port) => {
-            if role.reached {
-                (StatusCode::OK, "standing by")
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "no arbiter")
-            }
-        }
-        None => (StatusCode::SERVICE_UNAVAILABLE, "silent"),
+        None => match stands_by(&port) {
+            Some(role) if role.reached => (StatusCode::OK, "standing by"),
+            Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "no arbiter"),
+            None => (StatusCode::SERVICE_UNAVAILABLE, "silent"),
+        },
     };
     if query.as_deref() != Some("verbose") {
         return (status, format!("{word}\n")).into_response();

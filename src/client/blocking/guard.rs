@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::types::{FencingToken, LockName, LostReason, Mode, Wait};
 
-use super::super as client;
 use super::background::Unawaited;
 use super::{Background, Error};
+use crate::client;
 use crate::client::session::convert::convert;
 use client::HoldState;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::types::FencingToken;
 use crate::wire::{LockStatus, Outlook, ServerStatus, SessionStatus};
 
-use super::super as client;
 use super::super::connect::CONNECT_TIMEOUT_DEFAULT;
 use super::{Background, Error};
+use crate::client;
 use client::{Event, Leadership, LockState, Servers};
 
 /// A connection that only looks, or takes a lock away; see [`crate::Observer`].

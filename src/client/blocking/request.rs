@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super as client;
 use super::{Background, Error, LockGuard};
+use crate::client;
 use crate::types::OwnerId;
 
 /// A request for a lock; see [`crate::LockRequest`].

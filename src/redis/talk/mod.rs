@@ -187,9 +187,9 @@ impl Talk {
             Ok(Meaning::Own(Own::Discard)) => return self.discard(),
             Ok(Meaning::Own(Own::Reset)) => return self.reset(),
             Ok(Meaning::Own(Own::Multi)) => return self.multi(),
-            Ok(Meaning::Own(Own::Auth | Own::Hello)) if let Some(queue) = &mut self.queue => {
+            Ok(Meaning::Own(Own::Auth | Own::Hello)) if self.queue.is_some() => {
                 // Who speaks, and how it is answered, is not changed in the middle of what is done at once.
-                queue.is_spoilt = true;
+                self.spoil();
                 return Step::Say(Reply::error("ERR AUTH and HELLO are not allowed within MULTI"));
             }
             Ok(Meaning::Own(own)) => self.own(own, words, wall),
@@ -200,13 +200,18 @@ impl Talk {
             Ok(Meaning::Eval(by_what)) => self.eval(by_what, words),
             Err(no) => {
                 self.note_unknown_command(words);
-                if let Some(queue) = &mut self.queue {
-                    queue.is_spoilt = true;
-                }
+                self.spoil();
                 return Step::Say(no);
             }
         };
         self.queued(step, words.bytes())
+    }
+
+    /// Nothing of a transaction is done any more.
+    fn spoil(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.is_spoilt = true;
+        }
     }
 
     /// Has it done now, or puts it into the queue.

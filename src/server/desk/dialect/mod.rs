@@ -248,23 +248,41 @@ impl Desk {
                 self.unwatch_keys(connection);
                 reply
             }
-            Step::Do(ref deed) if let Err(no) = self.may_ask(connection, deed, now) => no.into(),
-            Step::Do(Deed::Wait(wait)) => match self.wait_for(connection, &wait, now) {
-                Ok(Some(session)) => {
-                    self.connections.wait(connection);
-                    return Then::Wait(session, wait.term, protocol);
-                }
-                Ok(None) => self.perform_redis(connection, &Deed::Token(wait.key), now),
-                Err(reply) => reply,
+            Step::Do(deed) => match self.redis_alone(connection, deed, protocol, now) {
+                Ok(reply) => reply,
+                Err(then) => return then,
             },
-            Step::Do(Deed::Flush) if !self.free_some(connection, now) => {
-                return Then::Again(Said { step: Step::Do(Deed::Flush), protocol });
-            }
-            Step::Do(deed) => self.redis_deed(connection, &deed, now),
             Step::Together(steps) => self.together(connection, steps, now),
         };
         self.redis_say(connection, &reply, protocol);
         Then::GoOn
+    }
+
+    /// Does what is no part of a transaction; an error is what comes before its answer.
+    fn redis_alone(
+        &mut self,
+        connection: ConnectionId,
+        deed: Deed,
+        protocol: Protocol,
+        now: Timestamp,
+    ) -> Result<Reply, Then> {
+        if let Err(no) = self.may_ask(connection, &deed, now) {
+            return Ok(no.into());
+        }
+        match deed {
+            Deed::Wait(wait) => match self.wait_for(connection, &wait, now) {
+                Ok(Some(session)) => {
+                    self.connections.wait(connection);
+                    Err(Then::Wait(session, wait.term, protocol))
+                }
+                Ok(None) => Ok(self.perform_redis(connection, &Deed::Token(wait.key), now)),
+                Err(reply) => Ok(reply),
+            },
+            Deed::Flush if !self.free_some(connection, now) => {
+                Err(Then::Again(Said { step: Step::Do(Deed::Flush), protocol }))
+            }
+            deed => Ok(self.redis_deed(connection, &deed, now)),
+        }
     }
 
     fn redis_deed(&mut self, connection: ConnectionId, deed: &Deed, now: Timestamp) -> Reply {

@@ -194,10 +194,11 @@ impl<S: Socket> Session<S> {
                 self.submit(messages, Window::Open);
             }
             (_, Err(CodecError::Io(why))) => self.broken(&why, ctx),
-            (State::Handshake, Err(CodecError::FrameTooLong { claimed, .. }))
-                if let Some(refusal) = refusal::of(claimed, self.shared.address) =>
-            {
-                self.refuse_foreign(&refusal, ctx);
+            (State::Handshake, Err(why @ CodecError::FrameTooLong { claimed, .. })) => {
+                match refusal::of(claimed, self.shared.address) {
+                    Some(refusal) => self.refuse_foreign(&refusal, ctx),
+                    None => self.protocol_error(&why.to_string(), ctx),
+                }
             }
             (State::Handshake, Err(CodecError::UnsupportedVersion { protocol })) => {
                 self.refuse_version(protocol, ctx);
