@@ -3,8 +3,15 @@
 //! The connection has a runtime of one thread, and that is whichever thread is in it. Those who wait are in it
 //! themselves, so an answer costs no switch to another thread and back. The client's own thread leaves as soon as
 //! somebody comes, and comes back when nobody has come for a moment ([`AWAY`]).
+//!
+//! Who finds its answer there at once does not wait, and keeps nothing going: tokio then runs no task, and looks at
+//! no timer or socket. The thread takes no notice of those, however many come.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::mem;
+use std::pin::pin;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -15,7 +22,7 @@ use tokio::sync::Notify;
 use super::Error;
 use crate::client::process::Process;
 
-/// How long the end of the last handle waits for the names that are still looked up.
+/// How long the end of the last handle waits for the thread, and then for the names that are still looked up.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// The thread comes back when nobody has come for this long, or at once for what nobody waits for.
 const AWAY: Duration = Duration::from_millis(1);
@@ -26,9 +33,18 @@ pub(super) struct Background {
     /// The runtime, and who is in it. Taken only when dropped.
     turns: Option<Arc<Turns>>,
     /// The thread of its own. Taken only when dropped.
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Own>,
     /// Its process: one that forked from it has no such thread.
     process: Process,
+}
+
+/// The thread of its own.
+#[derive(Debug)]
+struct Own {
+    /// The thread.
+    handle: JoinHandle<()>,
+    /// Closed when it has let go of the runtime.
+    done: Mutex<Receiver<Infallible>>,
 }
 
 /// Whose turn it is to be in the runtime.
@@ -42,14 +58,16 @@ pub(super) struct Turns {
     changed: Condvar,
     /// Tells the thread to leave the runtime.
     wanted: Notify,
+    /// For how long nobody has come when the thread comes back.
+    away: Duration,
 }
 
 /// Who is in the runtime.
 #[derive(Debug, Default)]
 struct State {
-    /// How many wait for an answer now.
+    /// How many wait now for an answer that was not there at once.
     waiting: usize,
-    /// How many have begun to wait so far.
+    /// How many have begun to do so by now.
     calls: u64,
     /// Where the thread is.
     thread: Place,
@@ -79,8 +97,19 @@ impl Turns {
 
     /// Waits for `work`, and keeps the client going meanwhile.
     pub(super) fn wait<T>(&self, work: impl Future<Output = T>) -> T {
-        let _turn = self.begin();
-        self.runtime.block_on(work)
+        let mut turn = None;
+        let awaited = async {
+            let mut work = pin!(work);
+            poll_fn(|context| {
+                let polled = work.as_mut().poll(context);
+                if polled.is_pending() {
+                    turn.get_or_insert_with(|| self.begin());
+                }
+                polled
+            })
+            .await
+        };
+        self.runtime.block_on(awaited)
     }
 
     /// Waits for `work` that calls the program, and does nothing else meanwhile: however long that takes, the thread
@@ -127,7 +156,7 @@ impl Turns {
                 return true;
             }
             let calls = state.calls;
-            let waited = self.changed.wait_timeout(state, AWAY);
+            let waited = self.changed.wait_timeout(state, self.away);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if state.is_over || state.is_needed || state.calls != calls {
                 continue;
@@ -169,6 +198,12 @@ impl Drop for Turn<'_> {
 
 impl Background {
     pub(super) fn start() -> Result<Arc<Self>, Error> {
+        Self::start_with(AWAY)
+    }
+
+    fn start_with(away: Duration) -> Result<Arc<Self>, Error> {
+        // First: a runtime must not be dropped there, should the thread fail to start.
+        refuse_async()?;
         let failed = |error| Error::invalid("cannot start the client's thread", error);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let turns = Arc::new(Turns {
@@ -176,10 +211,19 @@ impl Background {
             state: Mutex::default(),
             changed: Condvar::new(),
             wanted: Notify::new(),
+            away,
         });
         let kept = Arc::clone(&turns);
+        let (ends, done) = mpsc::channel();
+        let keep = move || {
+            // Dropped last: the runtime is then let go of.
+            let _ends = ends;
+            let kept = kept;
+            kept.keep();
+        };
         let thread = thread::Builder::new().name("coordinator-client".to_owned());
-        let thread = thread.spawn(move || kept.keep()).map_err(failed)?;
+        let handle = thread.spawn(keep).map_err(failed)?;
+        let thread = Own { handle, done: Mutex::new(done) };
         let process = Process::this();
         Ok(Arc::new(Self { turns: Some(turns), thread: Some(thread), process }))
     }
@@ -202,10 +246,7 @@ impl Background {
         if self.is_anothers() {
             return Err(Error::Forked);
         }
-        if Handle::try_current().is_ok() {
-            let why = "this thread runs async code; use coordinator::Client instead";
-            return Err(Error::invalid("cannot block here", why));
-        }
+        refuse_async()?;
         self.turns.as_deref().ok_or(Error::Closed)
     }
 
@@ -219,6 +260,23 @@ impl Background {
     /// Whether this process forked from the one that has the thread.
     pub(super) fn is_anothers(&self) -> bool {
         self.process.is_another()
+    }
+}
+
+/// Waiting would block the other tasks of async code.
+fn refuse_async() -> Result<(), Error> {
+    let why = "this thread runs async code; use coordinator::Client instead";
+    let is_async = Handle::try_current().is_ok();
+    if is_async { Err(Error::invalid("cannot block here", why)) } else { Ok(()) }
+}
+
+impl Own {
+    /// Waits for its end, unless that takes too long: it may be within a call of the program's.
+    fn join(self) {
+        let done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if done.recv_timeout(SHUTDOWN_TIMEOUT) == Err(RecvTimeoutError::Disconnected) {
+            let _panicked = self.handle.join();
+        }
     }
 }
 
@@ -263,7 +321,7 @@ impl Drop for Background {
         }
         // It waits for nothing any more. What it leaves says goodbye when it is dropped, so that a program's last
         // lock is not left to its lease.
-        let _panicked = thread.join();
+        thread.join();
         if let Some(turns) = Arc::into_inner(turns) {
             turns.runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         }
@@ -272,9 +330,11 @@ impl Drop for Background {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
 
     use tokio::sync::oneshot;
+    use tokio::task::yield_now;
     use tokio::time::sleep;
 
     use super::*;
@@ -348,11 +408,68 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_is_done_at_once_also_just_after_a_call() {
+    fn what_goes_on_goes_on_however_many_calls_find_their_answers_there() {
         let background = Background::start().unwrap();
+        let is_over = AtomicBool::new(false);
+        let (tell, told) = mpsc::channel();
+        let begin = async move {
+            tokio::spawn(async move {
+                for round in 0..20 {
+                    sleep(AWAY).await;
+                    tell.send(round).unwrap();
+                }
+            });
+            yield_now().await;
+            Ok(())
+        };
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        background.wait(async { Ok(()) }).unwrap();
+                    }
+                });
+            }
+            background.wait(begin).unwrap();
+            let rounds: Vec<_> = (0..20).map(|_| told.recv_timeout(PATIENCE)).collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(rounds, (0..20).map(Ok).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn the_last_handle_does_not_wait_for_a_thread_that_is_held_up() {
+        let background = Background::start_with(Duration::ZERO).unwrap();
+        let handle = background.turns().unwrap().runtime.handle().clone();
+        let (enter, entered) = mpsc::channel();
+        let (leave, left) = mpsc::channel::<()>();
+        handle.spawn(async move {
+            enter.send(()).unwrap();
+            left.recv_timeout(PATIENCE).unwrap();
+        });
+        entered.recv_timeout(PATIENCE).unwrap();
+        let begun = Instant::now();
+        drop(background);
+        assert!(begun.elapsed() < PATIENCE / 2);
+        leave.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_in_async_code() {
+        assert!(matches!(Background::start(), Err(Error::InvalidRequest { .. })));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_done_at_once_also_just_after_a_call() {
+        // The thread does not come back by itself.
+        let background = Background::start_with(Duration::from_secs(3600)).unwrap();
         let handle = background.turns().unwrap().runtime.handle().clone();
         for round in 0..100 {
-            background.wait(async { Ok(()) }).unwrap();
+            let waits = async {
+                yield_now().await;
+                Ok(())
+            };
+            background.wait(waits).unwrap();
             let (tell, told) = mpsc::channel();
             handle.spawn(async move { tell.send(round).unwrap() });
             drop(Unawaited::new(&background));

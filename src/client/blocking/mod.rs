@@ -1,8 +1,11 @@
 //! The client for programs without an async runtime: the same names, and calls that wait.
 //!
 //! A thread of its own keeps the lease alive, however long the program works or sleeps. Who waits does that
-//! itself meanwhile, so an answer wakes nobody but the one it is for. It is not for async code. There every
-//! call is refused with [`Error::InvalidRequest`], because it would block other tasks.
+//! itself meanwhile, so an answer wakes nobody but the one it is for. Whoever waits thus keeps the session going for
+//! all: a thread that a debugger stops there, alone, stops the keep-alive too, and the lease ends.
+//!
+//! It is not for async code. There every call is refused with [`Error::InvalidRequest`], because it would block other
+//! tasks.
 //!
 //! # Examples
 //!
