@@ -1,7 +1,9 @@
 //! Locks held over several steps: `acquire`, `held`, `release`; and `hold`.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -195,14 +197,14 @@ fn what_cannot_be_told_is_given_back() {
 #[test]
 fn what_nobody_reads_is_given_back_and_not_waited_for() {
     let server = Server::start();
-    let acquire = |ends: (std::io::PipeReader, std::io::PipeWriter)| {
+    let acquire = |output: OwnedFd| {
         let mut command = server.client(&["acquire", "demo", "--export"]);
         command.env("XDG_RUNTIME_DIR", server.home.path(""));
-        let child = command.stdout(ends.1).stderr(Stdio::piped()).spawn().unwrap();
-        (ends.0, child)
+        command.stdout(output).stderr(Stdio::piped()).spawn().unwrap()
     };
-    // A shell that is gone before it gets the lock, and one that goes while it waits.
-    let (reader, gone_before) = acquire(std::io::pipe().unwrap());
+    // A shell that is gone before it gets the lock, and those that go while it waits.
+    let (reader, output) = std::io::pipe().unwrap();
+    let gone_before = acquire(output.into());
     drop(reader);
     let done = gone_before.wait_with_output().unwrap();
     assert_eq!(done.status.code(), Some(74), "{done:?}");
@@ -210,12 +212,18 @@ fn what_nobody_reads_is_given_back_and_not_waited_for() {
 
     let _holder = start(server.client(&["lock", "demo", "--", "sleep", "60"]));
     server.held("demo");
-    let (reader, waiter) = acquire(std::io::pipe().unwrap());
-    server.waited_for_by("demo", 1);
-    drop(reader);
-    let done = waiter.wait_with_output().unwrap();
-    assert_eq!(done.status.code(), Some(74), "{done:?}");
-    server.waited_for_by("demo", 0);
+    let (reader, output) = std::io::pipe().unwrap();
+    let (peer, socket) = UnixStream::pair().unwrap();
+    let readers: [(OwnedFd, OwnedFd); 2] =
+        [(reader.into(), output.into()), (peer.into(), socket.into())];
+    for (reader, output) in readers {
+        let waiter = acquire(output);
+        server.waited_for_by("demo", 1);
+        drop(reader);
+        let done = waiter.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(74), "{done:?}");
+        server.waited_for_by("demo", 0);
+    }
 }
 
 #[test]

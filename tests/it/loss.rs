@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Server, eventually, line_in, lives, run, start};
+use crate::support::{Server, eventually, line_in, lives, run, start, start_logging_to};
 
 fn revoke(server: &Server, name: &str, token: u64) -> Option<i32> {
     run(server.client(&["release", name, "--force", "--token", &token.to_string()])).code()
@@ -111,13 +111,23 @@ fn a_command_is_dead_before_a_silent_server_gives_its_lock_away() {
 #[test]
 fn whoever_watches_is_told_of_a_loss_while_the_command_takes_its_time() {
     let server = Server::start();
-    let script = "trap '' TERM; while :; do sleep 0.01; done";
-    let words = ["lock", "--ttl", "1m", "--kill-after", "1.5", "demo", "-c", script];
-    let command = start(server.client(&words));
+    let (ready, go_on) = (server.home.path("ready"), server.home.path("go-on"));
+    let script = format!(
+        "trap '' TERM; echo yes > {}; while ! test -e {}; do sleep 0.01; done",
+        ready.display(),
+        go_on.display()
+    );
+    let words = ["lock", "--ttl", "1m", "--kill-after", "10", "demo", "-c", &script];
+    let log = server.home.path("log");
+    let output = fs::File::create(&log).unwrap();
+    let command = start_logging_to(output.into(), server.client(&words));
+    line_in(&ready);
     assert_eq!(revoke(&server, "demo", server.held("demo")), Some(0));
-    let done = command.end();
-    assert_eq!(done.code(), Some(70));
-    let (told, ended) = done.err.split_once('\n').unwrap();
+    let told = line_in(&log);
+    fs::write(&go_on, "").unwrap();
+    assert_eq!(command.end().code(), Some(70));
+    let written = fs::read_to_string(&log).unwrap();
+    let ended = &written[told.len()..];
     assert!(told.starts_with("warning: lost \"demo\": an operator revoked it; `sh -c "), "{told}");
     assert!(told.ends_with("is being stopped"), "{told}");
     assert!(ended.contains("; stopped `sh -c "), "{ended}");

@@ -9,9 +9,10 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::support::{Running, Server, eventually, run, start};
+use crate::support::{Running, Server, eventually, line_in, run, start};
 
 /// A terminal with a shell or a command on it.
 pub(crate) struct Screen {
@@ -132,6 +133,20 @@ fn ctrl_c_ends_the_script_around_a_command_too() {
         assert!(!screen.shown.lock().unwrap().contains("went on"), "{shell}");
         assert!(server.lock("demo").is_none(), "{shell}");
     }
+}
+
+#[test]
+fn what_coordinator_alone_was_sent_and_passed_on_reaches_nobody_else_of_the_job() {
+    let server = Server::start();
+    let parent = server.home.path("parent");
+    let command = format!("echo $PPID > {}; exec sleep 60", parent.display());
+    let script =
+        "trap 'echo the script, too' INT; \"$COORDINATOR\" lock demo -c \"$0\"; echo code $?";
+    let mut screen = Screen::open(&server, &["sh", "-c", script, &command]);
+    let coordinator = line_in(&parent).parse().ok().and_then(Pid::from_raw).unwrap();
+    kill_process(coordinator, Signal::INT).unwrap();
+    screen.expect("code 130");
+    assert!(!screen.shown.lock().unwrap().contains("the script, too"));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::again::by_the_shell;
 use super::foreground::{Refusal, cannot_run, in_foreground};
 use super::group::{is_dead, is_gone};
-use super::outcome::Outcome;
+use super::outcome::{OF_KEYS, Outcome};
 use super::signals::Signals;
 use super::terminal::Terminal;
 use crate::cli::text::errors::Failure;
@@ -50,6 +50,8 @@ pub(crate) struct Job {
     has_asked: bool,
     /// Stop signals that we sent to all of our group, and will therefore hear ourselves.
     own_stops: u32,
+    /// Whether we passed on the signal of a key. Whoever sent it meant us, and nobody beside us.
+    was_passed_a_key: bool,
     /// Where it is heard that the leader could not become the command; none if it began as that.
     refusal: Option<Refusal>,
 }
@@ -100,7 +102,15 @@ impl Job {
         }
         let leader = spawn(&mut command).map_err(|error| cannot_run(&command, &error))?;
         let (group, has_asked) = (Pid::from_child(&leader), stage.is_given);
-        let job = Self { leader, group, stage, has_asked, own_stops: 0, refusal };
+        let job = Self {
+            leader,
+            group,
+            stage,
+            has_asked,
+            own_stops: 0,
+            was_passed_a_key: false,
+            refusal,
+        };
         job.give_terminal();
         Ok(job)
     }
@@ -116,8 +126,14 @@ impl Job {
         kill_process_group(self.group, signal) != Err(Errno::PERM)
     }
 
-    /// Passes on what we were sent. A stopped command could not act on what is to end it.
-    pub(crate) fn forward(&self, signal: Signal) {
+    /// Passes on what we were sent.
+    pub(crate) fn forward(&mut self, signal: Signal) {
+        self.was_passed_a_key |= OF_KEYS.contains(&signal);
+        self.send(signal);
+    }
+
+    /// Signals the group. A stopped command could not act on what is to end it.
+    fn send(&self, signal: Signal) {
         self.signal(signal);
         if [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].contains(&signal) {
             self.signal(Signal::CONT);
@@ -193,7 +209,7 @@ impl Job {
             return true;
         }
         // No shell is left that could ever say `fg`. The kernel hangs up on those who are stopped then.
-        self.forward(Signal::HUP);
+        self.send(Signal::HUP);
         false
     }
 
@@ -212,7 +228,7 @@ impl Job {
     }
 
     /// Takes the terminal back and buries the leader, which has ended in this way; the same, with
-    /// whether it had the terminal.
+    /// whether it alone can have heard a key.
     pub(crate) fn bury(&mut self, outcome: Outcome) -> Outcome {
         let terminal = self.stage.terminal.as_ref();
         let had_it = terminal.is_some_and(|terminal| terminal.take_from(self.group));
@@ -221,7 +237,7 @@ impl Job {
             let _cannot_fail = kill_current_process_group(Signal::CONT);
         }
         let _status_is_known = self.leader.wait();
-        if had_it { outcome.alone() } else { outcome }
+        if had_it && !self.was_passed_a_key { outcome.alone() } else { outcome }
     }
 
     /// Why the leader, which has ended, did not become the command, if it did not.

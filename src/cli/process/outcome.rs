@@ -14,7 +14,7 @@ use super::signals::was_ignored;
 use crate::cli::text::errors::exit;
 
 /// Signals of keys that end.
-const OF_KEYS: [Signal; 2] = [Signal::INT, Signal::QUIT];
+pub(super) const OF_KEYS: [Signal; 2] = [Signal::INT, Signal::QUIT];
 
 /// How something ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Outcome {
         }
     }
 
-    /// The same of what had the terminal when it ended.
+    /// The same of what had the terminal when it ended, and no such signal from us.
     pub(crate) fn alone(self) -> Self {
         match self {
             Self::Killed(signal) => Self::KilledAlone(signal),
