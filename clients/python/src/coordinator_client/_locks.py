@@ -43,8 +43,8 @@ class Lockable(BaseLockable[Hold]):
         """
         got: List[Hold] = []
         try:
-            self._acquire(*self._wish.patience(blocking, timeout), got)
-            return True
+            # A constant alone would be returned outside of this `try`, for newer Pythons.
+            return self._acquire(*self._wish.patience(blocking, timeout), got) is not None
         except (LockBusy, LockTimeout):
             return False
         except BaseException:
