@@ -414,10 +414,11 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let begin = async move {
             tokio::spawn(async move {
-                for round in 0..20 {
+                // So many that the moments in which no such call comes do not do.
+                for _ in 0..100 {
                     sleep(AWAY).await;
-                    tell.send(round).unwrap();
                 }
+                tell.send(()).unwrap();
             });
             yield_now().await;
             Ok(())
@@ -431,9 +432,9 @@ mod tests {
                 });
             }
             background.wait(begin).unwrap();
-            let rounds: Vec<_> = (0..20).map(|_| told.recv_timeout(PATIENCE)).collect();
+            let went_on = told.recv_timeout(PATIENCE);
             is_over.store(true, Ordering::Relaxed);
-            assert_eq!(rounds, (0..20).map(Ok).collect::<Vec<_>>());
+            assert_eq!(went_on, Ok(()));
         });
     }
 
