@@ -1,7 +1,7 @@
 //! What a member knows of the seat, and how it notices that the arbiter has forgotten something.
 
-use super::seat::{Mark, RunId, Seat, Version};
-use crate::types::{Epoch, Timestamp};
+use super::seat::{Gap, Mark, RunId, Seat, Version};
+use crate::types::Timestamp;
 
 /// What a process takes from the one before it, whose journal it has replayed in full.
 ///
@@ -73,9 +73,9 @@ impl Known {
         self.sight.and_then(|sight| sight.seat).map(|seat| seat.mark)
     }
 
-    /// The epoch that leaders begin behind.
-    pub(super) fn forgotten(&self) -> Epoch {
-        self.sight.and_then(|sight| sight.seat).map_or(Epoch::default(), |seat| seat.forgotten)
+    /// What the arbiter has forgotten, as the latest seat says.
+    pub(super) fn gap(&self) -> Gap {
+        self.sight.and_then(|sight| sight.seat).map_or(Gap::default(), |seat| seat.gap)
     }
 
     /// The version to compare, whatever it says.

@@ -3,7 +3,7 @@
 use super::event::{Effect, Event, Table};
 use super::known::{Kept, Known, News, Sight};
 use super::leader::{Leading, Next};
-use super::seat::{Mark, RunId, Seat, Tenure, Timing, Version};
+use super::seat::{Gap, Mark, RunId, Seat, Tenure, Timing, Version};
 use super::standby::Standing;
 use crate::types::{Epoch, Timestamp};
 
@@ -129,6 +129,11 @@ impl Member {
     /// The seat, as far as it is known and can be relied on.
     pub fn seat(&self) -> Option<Seat> {
         self.known.trusted().and_then(|sight| sight.seat)
+    }
+
+    /// What the arbiter has forgotten, as far as is known: what it has left of those before may be of before them.
+    pub fn gap(&self) -> Gap {
+        self.known.gap()
     }
 
     /// The version that the arbiter has, if that is older than one that was seen: it lags, or was restored
@@ -296,7 +301,8 @@ impl Member {
             // If others have led since then, they are contradicted as well.
             if let Some(seat) = self.seat().filter(|seat| seat.leader == self.run) {
                 let (tenure, mark) = (Tenure::SetBack, self.next_mark());
-                let seat = Seat { tenure, standby: None, forgotten, mark, ..seat };
+                let gap = Gap { epoch: forgotten, ..seat.gap };
+                let seat = Seat { tenure, standby: None, gap, mark, ..seat };
                 return self.propose(seat, None, now, effects);
             }
             return;
@@ -313,7 +319,10 @@ impl Member {
                 Table::Own => self.run,
                 Table::New | Table::Empty | Table::Forgotten => RunId(self.next_mark()),
             };
-            let seat = self.seat_of(self.known.term + 1, leader);
+            let mut seat = self.seat_of(self.known.term + 1, leader);
+            if table == Table::Forgotten {
+                seat.gap.term = seat.term;
+            }
             self.propose(seat, Some(table), now, effects);
         } else if standing.asks(event, now, self.timing) {
             effects.push(Effect::Read);
@@ -347,8 +356,8 @@ impl Member {
     /// A seat as the next swap would have it, without a standby.
     fn seat_of(&self, term: u64, leader: RunId) -> Seat {
         let (mark, lease) = (self.next_mark(), self.timing.lease);
-        let forgotten = self.known.forgotten();
-        Seat { term, leader, tenure: Tenure::Held, standby: None, lease, forgotten, mark }
+        let gap = self.known.gap();
+        Seat { term, leader, tenure: Tenure::Held, standby: None, lease, gap, mark }
     }
 
     /// Proposes a seat in place of the one that is known.

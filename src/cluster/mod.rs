@@ -29,6 +29,8 @@
 //! - A leader gives a checkpoint to no standby that it counts on ([`Member::counts_on`]).
 //! - A table that is begun empty ([`Table::New`], [`Table::Empty`]) has a journal of its own, in the name of the
 //!   run that the seat has.
+//! - What leaders before have left in the arbiter does not count where [`Gap::is_behind`] says so: whoever begins asks
+//!   [`Member::gap`].
 //! - Whether a grace period begins is asked of [`Table::begins_grace`].
 //! - A leader that was told to stop appends nothing more.
 //!
@@ -52,4 +54,4 @@ mod tests;
 pub use self::event::{Effect, Event, Table};
 pub use self::known::Kept;
 pub use self::member::Member;
-pub use self::seat::{Mark, RunId, Seat, Tenure, Timing, Version};
+pub use self::seat::{Gap, Mark, RunId, Seat, Tenure, Timing, Version};

@@ -36,9 +36,8 @@ pub struct Seat {
     pub standby: Option<RunId>,
     /// How long others wait for this leader. It is its own, for theirs may be set otherwise.
     pub lease: Duration,
-    /// Leaders begin with a later epoch than this: one has led with it that the arbiter has forgotten, as is proved
-    /// (rule H6). 0: nobody has.
-    pub forgotten: Epoch,
+    /// What the arbiter has forgotten. It goes on from seat to seat.
+    pub gap: Gap,
     /// Who wrote it: a swap that is repeated because its answer was lost recognises itself by this.
     pub mark: Mark,
 }
@@ -47,6 +46,24 @@ impl Seat {
     /// How long others wait, from when they first saw its last swap: lease (1 + 2ρ) + 50 ms.
     pub fn others_wait(&self) -> Duration {
         self.lease + 2 * self.lease / DRIFT_ONE_IN + MARGIN
+    }
+}
+
+/// What an arbiter that was set back knows nothing of. Whoever leads is told, and not only who led first since: that one
+/// may have died before it left anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Gap {
+    /// Leaders begin with a later epoch than this: one has led with it, as is proved (rule H6). 0: nobody has.
+    pub epoch: Epoch,
+    /// The first term since. What leaders of earlier terms have left there is older than what they said (rule H4). 0:
+    /// nothing was forgotten.
+    pub term: u64,
+}
+
+impl Gap {
+    /// Whether what a leader of `term` has left is from before the gap.
+    pub fn is_behind(self, term: u64) -> bool {
+        term < self.term
     }
 }
 

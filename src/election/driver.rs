@@ -302,7 +302,7 @@ impl Driver {
             return;
         }
         error!(
-            term = seat.term, later = seat.forgotten.number();
+            term = seat.term, later = seat.gap.epoch.number();
             "cluster: a client has proved that another coordinator has led than etcd knows of: etcd was restored from a \
              backup, or lost what it had. Nobody takes the lead. Start the etcd that knows more; if there is none, say \
              coordinator takeover --after-loss --term {}", seat.term

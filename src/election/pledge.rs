@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 
 use super::FOR_EVER;
 use crate::clock::{BootClock, Clock};
-use crate::cluster::{Effect, Event, Kept, Member, RunId};
-use crate::types::{Epoch, Timestamp};
+use crate::cluster::{Effect, Event, Gap, Kept, Member, RunId};
+use crate::types::Timestamp;
 
 /// A member that is spoken to by whoever decides.
 #[derive(Clone, Debug)]
@@ -119,9 +119,9 @@ impl Pledge {
         inner.member.seat().is_some_and(|seat| seat.standby == Some(inner.member.run()))
     }
 
-    /// The epoch that a leader begins behind: another has led with it.
-    pub(crate) fn forgotten(&self) -> Epoch {
-        self.lock().member.seat().map_or(Epoch::default(), |seat| seat.forgotten)
+    /// What the arbiter has forgotten, for a leader that begins.
+    pub(crate) fn gap(&self) -> Gap {
+        self.lock().member.gap()
     }
 
     /// Who follows, as was reported last.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Kept, Mark, RunId, Seat, Tenure, Version};
+use crate::cluster::{Gap, Kept, Mark, RunId, Seat, Tenure, Version};
 use crate::types::Epoch;
 
 /// The version of this text. Another one is understood by nobody here.
@@ -45,6 +45,9 @@ struct Record {
     /// Leaders begin with a later epoch than this.
     #[serde(default)]
     forgotten: u64,
+    /// What was left in earlier terms is older than what was said: etcd was set back.
+    #[serde(default)]
+    since: u64,
     /// The run that is in sync with it.
     standby: Option<String>,
     /// How long others wait for it.
@@ -64,7 +67,8 @@ pub(super) fn encode(seat: &Seat, author: &Author) -> Vec<u8> {
         leader: text(seat.leader.0),
         resigned: seat.tenure == Tenure::Resigned,
         set_back: seat.tenure == Tenure::SetBack,
-        forgotten: seat.forgotten.number(),
+        forgotten: seat.gap.epoch.number(),
+        since: seat.gap.term,
         standby: seat.standby.map(|run| text(run.0)),
         lease_ms: u64::try_from(seat.lease.as_millis()).unwrap_or(u64::MAX),
         mark: text(seat.mark),
@@ -90,7 +94,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Seat, Author)> {
             (true, false) => Tenure::Resigned,
             (false, false) => Tenure::Held,
         },
-        forgotten: Epoch::new(record.forgotten),
+        gap: Gap { epoch: Epoch::new(record.forgotten), term: record.since },
         standby,
         lease: Duration::from_millis(record.lease_ms),
         mark: mark(&record.mark)?,
@@ -155,7 +159,7 @@ mod tests {
             tenure: Tenure::Held,
             standby: Some(RunId(Mark { process: u128::MAX, attempt: u64::MAX })),
             lease: Duration::from_secs(2),
-            forgotten: Epoch::default(),
+            gap: Gap::default(),
             mark: mark(3),
         }
     }
@@ -169,7 +173,8 @@ mod tests {
     fn a_seat_is_read_as_it_was_written_and_by_people() {
         let author = author("10.0.0.7:5625");
         let alone = Seat { standby: None, tenure: Tenure::Resigned, ..seat() };
-        let set_back = Seat { tenure: Tenure::SetBack, forgotten: Epoch::new(9), ..seat() };
+        let set_back =
+            Seat { tenure: Tenure::SetBack, gap: Gap { epoch: Epoch::new(9), term: 7 }, ..seat() };
         for seat in [seat(), alone, set_back] {
             assert_eq!(decode(&encode(&seat, &author)), Some((seat, author.clone())));
         }

@@ -48,6 +48,10 @@ pub(super) struct Judge {
     floor_since: Option<Timestamp>,
     /// When each token was decided on, which is after it was asked for.
     decided: BTreeMap<u64, Timestamp>,
+    /// The latest leadership before the arbiter was set back, until another has begun.
+    forgotten: Option<u64>,
+    /// How many leaders have begun past what the arbiter had of before.
+    pub(super) passed: u64,
     /// The greatest token that was said.
     token: u64,
     /// How many records were said.
@@ -64,6 +68,8 @@ impl Judge {
             latest: (0, Vec::new()),
             floor_since: None,
             decided: BTreeMap::new(),
+            forgotten: None,
+            passed: 0,
             token: 0,
             total_said: 0,
             leads: [0; 3],
@@ -104,6 +110,20 @@ impl Judge {
             }
         }
         self.latest = (term, log.to_vec());
+        Ok(())
+    }
+
+    /// The arbiter goes back to what it had once.
+    pub(super) fn restored(&mut self) {
+        self.forgotten = Some(self.latest.0);
+    }
+
+    /// A leader of `term` begins with what the arbiter has, or past that.
+    pub(super) fn begins(&mut self, term: u64, is_past: bool) -> Result<(), Fault> {
+        self.passed += u64::from(is_past);
+        if self.forgotten.take_if(|latest| *latest < term).is_some() && !is_past {
+            return Err(format!("term {term} begins with what a restored arbiter has"));
+        }
         Ok(())
     }
 

@@ -67,6 +67,8 @@ pub(super) struct Node {
     log: Vec<Record>,
     /// When a read was asked for that is not yet under way.
     asking: Option<Timestamp>,
+    /// The latest term that it has begun: it serves nobody before.
+    begun: u64,
     /// Up to which position it has said all.
     said: usize,
     /// When its grace period may end.
@@ -151,6 +153,8 @@ pub(super) struct Cluster {
     pub(super) version: Version,
     /// The seat.
     pub(super) seat: Option<Seat>,
+    /// The term of whoever left something in the arbiter last.
+    head: u64,
     /// Swaps on their way.
     pub(super) proposals: Vec<Proposal>,
     /// Answers on their way.
@@ -187,6 +191,7 @@ impl Cluster {
             now: Timestamp::from_micros(1_000_000),
             version: Version(0),
             seat: None,
+            head: 0,
             proposals: Vec::new(),
             answers: Vec::new(),
             links: Vec::new(),
@@ -206,6 +211,7 @@ impl Cluster {
                 kept: None,
                 log: Vec::new(),
                 asking: None,
+                begun: 0,
                 said: 0,
                 grace_until: Timestamp::default(),
                 rate_ppm,
@@ -266,7 +272,21 @@ impl Cluster {
         self.hear(node, &Event::Appended { position })
     }
 
+    /// A leader takes over what those before have left in the arbiter, and puts its own there. Whether it has.
+    fn begins(&mut self, node: usize) -> Result<bool, Fault> {
+        let it = &mut self.nodes[node];
+        let Some(term) = it.member.leads() else { return Ok(false) };
+        if it.begun < term && self.head <= term {
+            self.judge.begins(term, it.member.gap().is_behind(self.head))?;
+            (self.head, it.begun) = (term, term);
+        }
+        Ok(it.begun == term)
+    }
+
     fn say(&mut self, node: usize) -> Result<(), Fault> {
+        if !self.begins(node)? {
+            return Ok(());
+        }
         let now = self.time(node);
         let it = &mut self.nodes[node];
         let (Some(term), Some(may)) = (it.member.leads(), it.member.may_say(now)) else {
@@ -287,6 +307,9 @@ impl Cluster {
     }
 
     fn grant(&mut self, node: usize) -> Result<(), Fault> {
+        if !self.begins(node)? {
+            return Ok(());
+        }
         let it = &self.nodes[node];
         let Some(term) = it.member.leads() else { return Ok(()) };
         if it.member.is_stopping() || is_in_grace(&it.log) {
@@ -307,6 +330,9 @@ impl Cluster {
     }
 
     fn follow(&mut self, from: usize, to: usize) -> Result<(), Fault> {
+        if !self.begins(from)? {
+            return Ok(());
+        }
         let Some(term) = self.nodes[from].member.leads() else { return Ok(()) };
         let run = self.nodes[to].member.run();
         let is_linked = self.links.iter().any(|link| link.to == to && link.from == from);
@@ -435,6 +461,8 @@ impl Cluster {
 
     fn restore(&mut self, version: Version, seat: Option<Seat>) {
         (self.version, self.seat) = (version, seat);
+        self.head = self.head.min(seat.map_or(0, |seat| seat.term));
+        self.judge.restored();
         self.proposals.retain(|it| it.expected > version);
         self.answers.clear();
     }

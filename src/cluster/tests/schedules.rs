@@ -276,7 +276,20 @@ impl Schedule {
         while !self.cluster.answers.is_empty() {
             self.happen(&Move::Answer(0))?;
         }
-        self.happen(&Move::Lost(node))
+        self.happen(&Move::Lost(node))?;
+        // It hears late that it leads, or dies before it has left anything.
+        match self.random.below(4) {
+            0 => {
+                self.cluster.arrive_latest(node)?;
+                self.happen(&Move::Pass(Duration::from_millis(2_200)))
+            }
+            1 => {
+                self.cluster.arrive_latest(node)?;
+                self.cluster.answer_latest(node)?;
+                self.happen(&Move::Crash(node, Journal::Void))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Faults, then peace, in which somebody is served in the end.

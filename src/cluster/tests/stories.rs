@@ -69,7 +69,7 @@ impl Story {
 /// Members, of which the first leads alone.
 pub(super) fn alone(count: usize) -> Cluster {
     let mut story = Story(Cluster::new(&vec![0; count]));
-    story.looks(0).swaps(0);
+    story.looks(0).swaps(0).then(&Move::Say(0));
     assert!(story.leads(0));
     story.0.tidy();
     story.0
@@ -229,6 +229,35 @@ fn h4_an_arbiter_that_was_set_back_is_not_believed_until_an_operator_says_so() {
 }
 
 #[test]
+fn h4_what_a_restored_arbiter_has_is_passed_by_whoever_begins_first_and_not_only_by_who_was_let_lead()
+ {
+    for is_late in [true, false] {
+        let mut story = Story(alone(2));
+        let before = (story.0.version, story.0.seat);
+        story.then(&Move::Pass(TIMING.beat())).then(&Move::Tick(0)).swaps(0).looks(1);
+        story.then(&Move::Restore(before.0, before.1)).then(&Move::Pass(TIMING.beat()));
+        story.looks(1).then(&Move::Lost(1)).is_done(1);
+        if is_late {
+            story.then(&Move::Pass(TIMING.lease));
+        }
+        let heard = story.0.answer_latest(1);
+        story.check(heard);
+        assert_eq!(story.leads(1), !is_late);
+        if !is_late {
+            // It has left nothing, and who follows it remembers nothing.
+            story.then(&Move::Crash(1, Journal::Void));
+        }
+        story.takes_over(1).then(&Move::Say(1));
+        assert!(story.leads(1));
+        assert_eq!(story.0.judge.passed, 1);
+        // And by nobody else.
+        story.then(&Move::Crash(1, Journal::Void)).takes_over(1).then(&Move::Say(1));
+        assert!(story.leads(1));
+        assert_eq!(story.0.judge.passed, 1);
+    }
+}
+
+#[test]
 fn h6_an_arbiter_of_which_is_proved_that_it_was_set_back_has_no_leader_until_an_operator_says_so() {
     for began in [alone(2), in_sync(2)] {
         let mut story = Story(began);
@@ -243,7 +272,7 @@ fn h6_an_arbiter_of_which_is_proved_that_it_was_set_back_has_no_leader_until_an_
         story.then(&Move::Lost(1)).swaps(1);
         assert!(story.leads(1));
         assert_eq!(story.0.judge.leads, [1, 0, 1], "with an empty table");
-        assert_eq!(story.0.seat.map(|seat| seat.forgotten), Some(FORGOTTEN));
+        assert_eq!(story.0.seat.map(|seat| seat.gap.epoch), Some(FORGOTTEN));
     }
 }
 

@@ -11,7 +11,7 @@ use super::following::Slot;
 use super::state::{Chain, StateError};
 use super::{Candidate, PAUSE};
 use crate::clock::BootClock;
-use crate::cluster::Table;
+use crate::cluster::{Gap, Table};
 use crate::server::durable::persist::Disk;
 use crate::server::durable::store::Stored;
 use crate::server::durable::{Change, StateStore, StoreError, start};
@@ -27,13 +27,13 @@ impl Candidate {
     pub(super) async fn begin(
         &self,
         (term, table): (u64, Table),
-        forgotten: Epoch,
+        gap: Gap,
     ) -> Result<(Begun, Archive), ServerError> {
         // A copy that nobody waits for any more may still be at the journal.
         let _turn = self.copying.lock().await;
         let mut chain = self.chain();
         loop {
-            match self.try_to_begin((term, table), forgotten, &mut chain).await {
+            match self.try_to_begin((term, table), gap, &mut chain).await {
                 Ok((begun, staged)) => {
                     return Ok((begun, Archive { chain: Turns::new(chain), staged }));
                 }
@@ -49,14 +49,17 @@ impl Candidate {
     async fn try_to_begin(
         &self,
         (term, table): (u64, Table),
-        forgotten: Epoch,
+        gap: Gap,
         chain: &mut Chain,
     ) -> Result<(Begun, Staged), Obstacle> {
         let mut stored = chain.load(term).await?;
-        pass(&mut stored, table, forgotten);
+        let is_before = chain.written_in().is_some_and(|term| gap.is_behind(term));
+        let is_passed = pass(&mut stored, is_before, gap.epoch);
         let staged = Staged::of(stored);
         let wall = SystemTime::now();
         let inherits = match (table, self.slot.take()) {
+            // A journal may have that epoch, too: it is of before, as well.
+            _ if is_passed => Inherits::State,
             (Table::Own, Slot::Copy(copy)) => {
                 let (table, chronicle) = copy.into_parts();
                 Inherits::Copy(Box::new(table), Box::new(chronicle))
@@ -79,14 +82,17 @@ impl Candidate {
 }
 
 /// Goes past leaders that etcd has forgotten, and past the epoch of one that was proved (rules H4, H6). What etcd has is
-/// of before: nobody knows who held what since, nor for how long.
-fn pass(stored: &mut Stored, table: Table, forgotten: Epoch) {
-    if let Some(durable) = &mut stored.durable
-        && (table == Table::Forgotten || durable.epoch < forgotten)
-    {
-        (durable.epoch, durable.ttl_max) = (durable.epoch.max(forgotten), Ttl::new(TTL_MAX).ok());
+/// of before: nobody knows who held what since, nor for how long. Whether it is.
+fn pass(stored: &mut Stored, is_before: bool, forgotten: Epoch) -> bool {
+    let epoch = stored.durable.map_or(Epoch::default(), |durable| durable.epoch);
+    let is_passed = is_before || epoch < forgotten;
+    if is_passed {
+        // Of before anybody has led, it may be.
+        let durable = stored.durable.get_or_insert_default();
+        (durable.epoch, durable.ttl_max) = (epoch.max(forgotten), Ttl::new(TTL_MAX).ok());
         stored.snapshot = None;
     }
+    is_passed
 }
 
 /// Has something committed, again and again while etcd does not answer: it may have been done.
@@ -207,14 +213,18 @@ mod tests {
         let durable = Durable { epoch, ttl_max, ..Durable::default() };
         let stored = || Stored { durable: Some(durable), ..Stored::default() };
         let (mut same, mut restored) = (stored(), stored());
-        pass(&mut same, Table::Empty, epoch);
+        assert!(!pass(&mut same, false, epoch));
         assert_eq!(same, stored());
-        pass(&mut restored, Table::Empty, Epoch::new(9));
+        assert!(pass(&mut restored, false, Epoch::new(9)));
         let ttl_max = Ttl::new(TTL_MAX).ok();
         assert_eq!(restored.durable, Some(Durable { epoch: Epoch::new(9), ttl_max, ..durable }));
         let mut accepted = stored();
-        pass(&mut accepted, Table::Forgotten, Epoch::default());
+        assert!(pass(&mut accepted, true, Epoch::default()));
         assert_eq!(accepted.durable, Some(Durable { ttl_max, ..durable }));
+        // A backup of before anybody led is one, too.
+        let mut void = Stored::default();
+        assert!(pass(&mut void, true, Epoch::default()));
+        assert_eq!(void.durable, Some(Durable { ttl_max, ..Durable::default() }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -309,7 +309,7 @@ impl Candidate {
             biased;
             () = reached(&mut phase, Phase::Draining) => return Then::End(Ok(())),
             _ = leads_no_more(election, term) => return Then::StandBy,
-            begun = self.begin((term, table), election.pledge().forgotten()) => begun,
+            begun = self.begin((term, table), election.pledge().gap()) => begun,
         };
         let (begun, disk) = match begun {
             Ok(begun) => begun,

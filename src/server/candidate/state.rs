@@ -222,6 +222,11 @@ impl Chain {
         Ok(Stored { durable, key, forfeits, snapshot, is_lost })
     }
 
+    /// The term of the leader that wrote what was loaded; none: there was nothing.
+    pub(super) fn written_in(&self) -> Option<u64> {
+        self.head.as_ref().map(|(head, _)| head.term)
+    }
+
     /// A head that was found, if it is not one of a later leader.
     fn read_head(&self, found: &Found) -> Result<Head, StateError> {
         let head: Head = serde_json::from_slice(&found.value)

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_local, yield_now};
 use super::Candidate;
 use super::feeding::{Ended, Term, serve};
 use super::guests::Place;
-use crate::cluster::{Mark, RunId, Table, Timing};
+use crate::cluster::{Gap, Mark, RunId, Table, Timing};
 use crate::election::{Author, ClusterName, ElectionOptions, Pledge};
 use crate::etcd::EtcdOptions;
 use crate::server::config::Config;
@@ -24,7 +24,6 @@ use crate::server::replica::{
     FULL, GREETING_BYTES, LinkKey, MAGIC, NONCE_BYTES, Opening, Sealing, Side, ToLeader, ToStandby,
 };
 use crate::server::testing::{Bench, local};
-use crate::types::Epoch;
 
 /// A leader whose turn to give a checkpoint is free or not, and the line to it.
 fn leader(place: Place, turns: &Rc<Semaphore>) -> (DuplexStream, JoinHandle<Result<(), Ended>>) {
@@ -116,7 +115,7 @@ async fn p5_a_term_begins_once_no_copy_is_at_the_journal_any_more() {
         let config = Config { listen, ..Config::default() };
         let candidate = Candidate::bind(&config, options).unwrap();
         let copy = candidate.copying.lock().await;
-        let mut begins = pin!(candidate.begin((1, Table::Empty), Epoch::default()));
+        let mut begins = pin!(candidate.begin((1, Table::Empty), Gap::default()));
         for _ in 0..1_000 {
             tokio::select! {
                 biased;
