@@ -83,6 +83,32 @@ impl Pledge {
         pledge
     }
 
+    /// That of a standby in sync with a leader of this term.
+    #[cfg(test)]
+    pub(crate) fn of_standby_in_sync(term: u64) -> Self {
+        use crate::cluster::{Mark, Seat, Tenure, Timing, Version};
+
+        let pledge = Self::new(Member::new(None, 1, Timing::default()));
+        let mark = Mark { process: 2, attempt: 0 };
+        let (leader, standby) = (RunId(mark), Some(pledge.run()));
+        let (lease, tenure) = (Timing::default().lease, Tenure::Held);
+        let seat = Seat { term, leader, tenure, standby, lease, gap: Gap::default(), mark };
+        let (version, asked) = (Version(1), BootClock.now());
+        pledge.hear(&Event::Read { version, seat: Some(seat), asked });
+        pledge
+    }
+
+    /// Whether it is about to take the lead once the arbiter answers.
+    #[cfg(test)]
+    pub(crate) fn proposes(&self) -> bool {
+        let asked = BootClock.now();
+        let inner = self.lock();
+        let (version, seat) = (inner.member.keeps().version, inner.member.seat());
+        drop(inner);
+        self.hear(&Event::Read { version, seat, asked });
+        self.lock().member.awaits().is_some()
+    }
+
     /// The member hears something now. What is to be done about it is done by the thread of the election.
     pub(crate) fn hear(&self, event: &Event) {
         let mut inner = self.lock();

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::pledge::Pledge;
 use super::record::{Author, decode, text};
@@ -18,6 +18,8 @@ use crate::etcd::{Etcd, EtcdError, EtcdOptions, Found, Step};
 
 /// How often an entry is written anew.
 const WRITTEN_EVERY: Duration = Duration::from_secs(5);
+/// Whoever lives has written its entry within this.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(7);
 /// A member whose entry is older than this may have died.
 const SILENT_AFTER: Duration = Duration::from_secs(8);
 /// An entry of another process that is no older than this is that of a living one.
@@ -99,6 +101,18 @@ pub enum NotLost {
     /// leader has ended.
     #[error("no standby is in sync with the last leader, so others take the lead by themselves")]
     NotInSync,
+    /// One of them lives, and leads by what it knows: with a standby in sync it needs no etcd for that.
+    #[error(
+        "{name} (at {address}) leads, in term {term}: nothing is lost. Stop it first, or start the etcd that knows of it"
+    )]
+    Leads {
+        /// Its name.
+        name: String,
+        /// Where clients reach it.
+        address: String,
+        /// The term that it leads.
+        term: u64,
+    },
     /// Nobody has ever led.
     #[error("nobody has led this cluster yet")]
     NeverLed,
@@ -182,8 +196,9 @@ impl Roll {
     /// another member takes the lead, with a grace period: places in queues are lost, and if one of the two lives after
     /// all, so is what it still says.
     ///
-    /// Without a standby in sync the lease of the leader is waited for. If nobody leads then, members may have heard more
-    /// than etcd knows, and that is declared lost.
+    /// Whoever leads says so in its entry meanwhile, whatever the seat says, and then nothing is lost. Without a standby in
+    /// sync the lease of the leader is waited for, too. If nobody leads then, members may have heard more than etcd knows,
+    /// and that is declared lost.
     ///
     /// # Errors
     ///
@@ -203,8 +218,10 @@ impl Roll {
         if seat.term != term {
             return Err(NotLost::OtherTerm { term: seat.term });
         }
+        let before = etcd.list(&prefix(cluster)).await?;
+        let began = Instant::now();
         if seat.standby.is_none() && seat.tenure != Tenure::SetBack {
-            let until = Instant::now() + seat.others_wait() + seat.lease;
+            let until = began + seat.others_wait() + seat.lease;
             while Instant::now() < until {
                 sleep(LOOK_EVERY).await;
                 let now = etcd.read(&cluster.seat()).await?.found;
@@ -213,9 +230,32 @@ impl Roll {
                 }
             }
         }
+        sleep_until(began + WRITTEN_WITHIN).await;
+        let after = etcd.list(&prefix(cluster)).await?;
+        if let Some((key, Entry { address, leads: Some(term), .. })) = leads(&before, after, term) {
+            let name = key.strip_prefix(&prefix(cluster)).unwrap_or_default().to_owned();
+            return Err(NotLost::Leads { name, address, term });
+        }
         etcd.put(&lost(cluster), found.revision.to_string().into_bytes()).await?;
         Ok(())
     }
+}
+
+/// An entry that was written between two looks by somebody who leads, in `term` or a later one.
+fn leads(
+    before: &[(String, Found)],
+    after: Vec<(String, Found)>,
+    term: u64,
+) -> Option<(String, Entry)> {
+    let is_old = |key: &str, now: &Found| {
+        before.iter().any(|(it, found)| it == key && found.revision == now.revision)
+    };
+    let written = after.into_iter().filter(|(key, found)| !is_old(key, found));
+    let read = |(key, found): (String, Found)| {
+        serde_json::from_slice::<Entry>(&found.value).ok().map(|entry| (key, entry))
+    };
+    let mut leading = written.filter_map(read);
+    leading.find(|(_, entry)| entry.leads.is_some_and(|leads| leads >= term))
 }
 
 /// The key that says of which version of the seat leader and standby are lost.

@@ -2,6 +2,7 @@
 
 mod judge;
 mod model;
+mod moves;
 mod schedules;
 mod stories;
 mod walk;

@@ -4,6 +4,7 @@
 //! half a second, is suspected, and the member hears of that. Whether this one may take over is the member's
 //! matter.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{Cursor, Read};
 use std::path::PathBuf;
@@ -132,6 +133,18 @@ struct Follows {
     key: StateKey,
     directory: PathBuf,
     distance: Distance,
+    /// When somebody was last heard there who proved that it knows the key.
+    proved: Cell<Instant>,
+}
+
+impl Follows {
+    /// Whoever answers at a leader's address may be anybody. What proves nothing for a lease is as good as silence:
+    /// else it would keep a standby in sync waiting for a leader that is dead.
+    fn doubt(&self, lease: Duration) {
+        if self.proved.get().elapsed() >= lease {
+            self.pledge.hear(&Event::LeaderSilent);
+        }
+    }
 }
 
 impl Candidate {
@@ -150,12 +163,14 @@ impl Candidate {
             }
         };
         let (pledge, directory) = (election.pledge(), directory.clone());
-        let follows = Follows { pledge, key, directory, distance };
+        let proved = Cell::new(Instant::now());
+        let follows = Follows { pledge, key, directory, distance, proved };
         let (mut pause, mut wait, mut told) = (PAUSE_MIN, PAUSE_MIN, String::new());
         loop {
             let began = Instant::now();
             let end = self.follow_once(leader, &follows).await;
             self.synced.is(None);
+            follows.doubt(self.options.timing.lease);
             if began.elapsed() >= KEEPS_UP {
                 pause = PAUSE_MIN;
             }
@@ -203,8 +218,8 @@ impl Candidate {
         leader: &Leader,
         follows: &Follows,
     ) -> Result<std::convert::Infallible, End> {
-        let Follows { pledge, key, directory, distance } = follows;
-        let mut link = Link::to(leader, *key, &self.config).await?;
+        let Follows { pledge, key, directory, distance, proved } = follows;
+        let mut link = Link::to(leader, (*key, proved), &self.config).await?;
         let run = pledge.run();
         link.say(&ToLeader::Follow { term: leader.term, run, rules: RULES }).await?;
         let (term, position, bytes, epochs) = loop {
@@ -377,7 +392,9 @@ async fn secured(stream: TcpStream, _: &Leader, _: &Config) -> Result<Stream, En
 }
 
 /// A connection to a leader.
-struct Link {
+struct Link<'a> {
+    /// When it said something last.
+    proved: &'a Cell<Instant>,
     stream: Stream,
     sealing: Sealing,
     opening: Opening,
@@ -385,8 +402,12 @@ struct Link {
     leave: BytesMut,
 }
 
-impl Link {
-    async fn to(leader: &Leader, key: StateKey, config: &Config) -> Result<Self, End> {
+impl<'a> Link<'a> {
+    async fn to(
+        leader: &Leader,
+        (key, proved): (StateKey, &'a Cell<Instant>),
+        config: &Config,
+    ) -> Result<Self, End> {
         let mut ours = [0; NONCE_BYTES];
         getrandom::fill(&mut ours).map_err(io::Error::other)?;
         let connecting = timeout(SILENCE, TcpStream::connect(&leader.peer)).await;
@@ -419,7 +440,7 @@ impl Link {
         stream.flush().await?;
         let (sealing, opening) =
             (Sealing::new(key.clone(), Side::Standby), Opening::new(key, Side::Leader));
-        Ok(Self { stream, sealing, opening, come: BytesMut::new(), leave: BytesMut::new() })
+        Ok(Self { proved, stream, sealing, opening, come: BytesMut::new(), leave: BytesMut::new() })
     }
 
     fn put(&mut self, message: &ToLeader) {
@@ -447,7 +468,9 @@ impl Link {
 
     /// What is there already, if anything is.
     fn heard(&mut self) -> Result<Option<ToStandby>, End> {
-        Ok(self.opening.take(&mut self.come)?.map(ToStandby::decode).transpose()?)
+        let Some(frame) = self.opening.take(&mut self.come)? else { return Ok(None) };
+        self.proved.set(Instant::now());
+        Ok(Some(ToStandby::decode(frame)?))
     }
 
     /// The next thing that it says.
@@ -479,18 +502,49 @@ mod tests {
         let peer = listener.local_addr().unwrap().to_string();
         let leader = Leader { term: 1, name: String::new(), address: String::new(), peer };
         let (config, key) = (Config::default(), StateKey::new(5));
+        let proved = Cell::new(Instant::now());
         let greeting = [&MAGIC[..], &FULL.to_le_bytes(), &[0; NONCE_BYTES]].concat();
         for says in [greeting, Vec::new()] {
             let answering = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 stream.write_all(&says).await.unwrap();
             };
-            let (link, ()) = tokio::join!(Link::to(&leader, key, &config), answering);
+            let (link, ()) = tokio::join!(Link::to(&leader, (key, &proved), &config), answering);
             match link.map(drop) {
                 Err(End::Wait) => assert!(!says.is_empty()),
                 Err(End::Silent) => assert!(says.is_empty()),
                 Ok(()) | Err(End::Broken(_) | End::Unfit(_)) => panic!("it follows, or never will"),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn p7_whoever_answers_for_a_leader_and_proves_nothing_for_a_lease_is_taken_for_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = listener.local_addr().unwrap().to_string();
+        let leader = Leader { term: 7, name: String::new(), address: String::new(), peer };
+        let (lease, key, proved) =
+            (Duration::from_millis(300), StateKey::new(5), Cell::new(Instant::now()));
+        let (config, pledge) = (Config::default(), Pledge::of_standby_in_sync(7));
+        let (directory, distance) = (PathBuf::new(), Distance::Process);
+        let follows = Follows { pledge, key, directory, distance, proved };
+        let greeting = [&MAGIC[..], &FULL.to_le_bytes(), &[0; NONCE_BYTES]].concat();
+        let began = Instant::now();
+        loop {
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(&greeting).await.unwrap();
+            };
+            let link = Link::to(&leader, (key, &follows.proved), &config);
+            let (link, ()) = tokio::join!(link, answering);
+            assert!(matches!(link, Err(End::Wait)), "it says that somebody is there");
+            let is_over = began.elapsed() >= lease;
+            follows.doubt(lease);
+            if follows.pledge.proposes() {
+                break assert!(began.elapsed() >= lease, "it may have no room");
+            }
+            assert!(!is_over, "it keeps a standby in sync waiting for ever");
+            yield_now().await;
         }
     }
 

@@ -107,6 +107,8 @@ pub(super) struct Cluster {
     in_pairs: bool,
     /// The kind of harm, if it is always the same.
     only: Option<u64>,
+    /// When this machine stood still, as far as is known.
+    pub(super) stalls: Arc<Mutex<Vec<Window>>>,
     /// From a fault to the next leader, and to grants of free locks, by kind of fault.
     pub(super) took: BTreeMap<&'static str, Vec<Took>>,
 }
@@ -133,8 +135,8 @@ impl Cluster {
     ) -> Self {
         let (servers, flags): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
         let members = servers.into_iter().map(|it| Some(Member::Up(Box::new(it)))).collect();
-        let (all, only, took) = (String::new(), None, BTreeMap::new());
-        let mut cluster = Self { etcds, members, flags, all, in_pairs, only, took };
+        let (all, only, took, stalls) = (String::new(), None, BTreeMap::new(), Arc::default());
+        let mut cluster = Self { etcds, members, flags, all, in_pairs, only, stalls, took };
         cluster.all = cluster.addresses();
         cluster
     }
@@ -321,7 +323,7 @@ pub(super) fn run(
 ) -> (judge::Verdict, String) {
     fs::create_dir_all(directory).unwrap();
     cluster.leader(None);
-    let (stalls, over) = (Arc::<Mutex<Vec<Window>>>::default(), Arc::<AtomicBool>::default());
+    let (stalls, over) = (Arc::clone(&cluster.stalls), Arc::<AtomicBool>::default());
     let kept = Arc::clone(&stalls);
     at_each_heartbeat(Arc::clone(&over), move |beat| {
         if beat.is_stall() {
