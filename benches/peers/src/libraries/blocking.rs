@@ -36,12 +36,14 @@ pub(super) async fn redis(address: String, plan: Plan) -> Result<Value, Failure>
         let (script, mut lock) = (Script::new(RELEASE), Values::new(&plan, 0));
         repeat(&plan, || {
             lock.next();
-            let set: Option<String> = lock.take().query(&mut connection).map_err(failed)?;
+            let set: Option<String> =
+                lock.take().query(&mut connection).map_err(|error| failed(&error))?;
             if set.is_none() {
                 return Err(wrong("a lock of our own is not free").into());
             }
             let mut release = script.key(&lock.name);
-            let deleted: i64 = release.arg(&lock.value).invoke(&mut connection).map_err(failed)?;
+            let deleted: i64 =
+                release.arg(&lock.value).invoke(&mut connection).map_err(|error| failed(&error))?;
             if deleted != 1 {
                 return Err(wrong("the release").into());
             }

@@ -43,12 +43,14 @@ impl Peer for EtcdClient {
     type Link = EtcdClientLink;
 
     async fn connect(&self, number: usize) -> Result<EtcdClientLink, Error> {
-        let open = || async { Client::connect([&self.address], None).await.map_err(failed) };
+        let open = || async {
+            Client::connect([&self.address], None).await.map_err(|error| failed(&error))
+        };
         let mut client = match &self.shared {
             Some(shared) => shared.get_or_try_init(open).await?.clone(),
             None => open().await?,
         };
-        let lease = client.lease_grant(TTL, None).await.map_err(failed)?.id();
+        let lease = client.lease_grant(TTL, None).await.map_err(|error| failed(&error))?.id();
         let name = self.plan.lock_name(self.plan.lock(number, 0));
         Ok(EtcdClientLink { client, name, lease, key: Vec::new() })
     }
@@ -65,13 +67,16 @@ impl Link for EtcdClientLink {
         hear: &mut impl FnMut(Answer) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if ask != Ask::Acquire {
-            self.client.unlock(std::mem::take(&mut self.key)).await.map_err(failed)?;
+            self.client
+                .unlock(std::mem::take(&mut self.key))
+                .await
+                .map_err(|error| failed(&error))?;
             hear(Answer::Released)?;
         }
         if matches!(ask, Ask::Acquire | Ask::Exchange) {
             let terms = LockOptions::new().with_lease(self.lease);
             let granted = self.client.lock(self.name.as_str(), Some(terms)).await;
-            self.key = granted.map_err(failed)?.key().to_vec();
+            self.key = granted.map_err(|error| failed(&error))?.key().to_vec();
             hear(Answer::Granted { slot: 0, token: None })?;
         }
         Ok(())
@@ -82,11 +87,11 @@ impl Link for EtcdClientLink {
     }
 
     async fn leave(mut self) -> Result<(), Error> {
-        self.client.lease_revoke(self.lease).await.map_err(failed)?;
+        self.client.lease_revoke(self.lease).await.map_err(|error| failed(&error))?;
         Ok(())
     }
 }
 
-fn failed(error: etcd_client::Error) -> Error {
+fn failed(error: &etcd_client::Error) -> Error {
     Error::Protocol(format!("etcd-client: {error}"))
 }

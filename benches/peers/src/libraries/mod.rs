@@ -108,9 +108,8 @@ impl Library {
     /// Whether it can ask in this way at all.
     fn can(self, shape: Shape) -> bool {
         match self {
-            Self::Bare => shape != Shape::Blocking,
             Self::Ours | Self::Redis => true,
-            Self::Etcd => shape != Shape::Blocking,
+            Self::Bare | Self::Etcd => shape != Shape::Blocking,
         }
     }
 }

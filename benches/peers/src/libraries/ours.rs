@@ -45,7 +45,7 @@ impl Peer for Ours {
             None => connect().await,
         };
         let name = self.plan.lock_name(self.plan.lock(number, 0));
-        Ok(OursLink { client: client.map_err(failed)?, name, guard: None })
+        Ok(OursLink { client: client.map_err(|error| failed(&error))?, name, guard: None })
     }
 }
 
@@ -60,11 +60,11 @@ impl Link for OursLink {
         hear: &mut impl FnMut(Answer) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if let Some(guard) = self.guard.take() {
-            guard.release().await.map_err(failed)?;
+            guard.release().await.map_err(|error| failed(&error))?;
             hear(Answer::Released)?;
         }
         if matches!(ask, Ask::Acquire | Ask::Exchange) {
-            let guard = self.client.lock(&self.name).await.map_err(failed)?;
+            let guard = self.client.lock(&self.name).await.map_err(|error| failed(&error))?;
             hear(Answer::Granted { slot: 0, token: Some(guard.token().number()) })?;
             self.guard = Some(guard);
         }
@@ -80,6 +80,6 @@ impl Link for OursLink {
     }
 }
 
-fn failed(error: coordinator::Error) -> Error {
+fn failed(error: &coordinator::Error) -> Error {
     Error::Protocol(format!("the client: {error}"))
 }

@@ -73,8 +73,9 @@ impl RedisRs {
     }
 
     async fn open(&self) -> Result<MultiplexedConnection, Error> {
-        let client = Client::open(format!("redis://{}", self.address)).map_err(failed)?;
-        client.get_multiplexed_async_connection().await.map_err(failed)
+        let client =
+            Client::open(format!("redis://{}", self.address)).map_err(|error| failed(&error))?;
+        client.get_multiplexed_async_connection().await.map_err(|error| failed(&error))
     }
 }
 
@@ -105,7 +106,7 @@ impl Link for RedisRsLink {
         if ask != Ask::Acquire {
             let mut release = script.key(&lock.name);
             let deleted = release.arg(&lock.value).invoke_async::<i64>(connection).await;
-            if deleted.map_err(failed)? != 1 {
+            if deleted.map_err(|error| failed(&error))? != 1 {
                 return Err(wrong("the release"));
             }
             hear(Answer::Released)?;
@@ -113,7 +114,7 @@ impl Link for RedisRsLink {
         if matches!(ask, Ask::Acquire | Ask::Exchange) {
             lock.next();
             let set = lock.take().query_async::<Option<String>>(connection).await;
-            if set.map_err(failed)?.is_none() {
+            if set.map_err(|error| failed(&error))?.is_none() {
                 return Err(wrong("a lock of our own is not free"));
             }
             hear(Answer::Granted { slot: 0, token: None })?;
@@ -130,7 +131,7 @@ impl Link for RedisRsLink {
     }
 }
 
-pub(super) fn failed(error: redis::RedisError) -> Error {
+pub(super) fn failed(error: &redis::RedisError) -> Error {
     Error::Protocol(format!("redis-rs: {error}"))
 }
 
