@@ -12,11 +12,13 @@
 //! - a client that locks and releases, alone and beside eight observers that read page after page without a
 //!   pause: its median at most 1.2 times as long.
 //! - the same beside fifty visitors of the HTTP port, on the page, every endpoint of its API, streams and metrics: its 99th
-//!   percentile at most 1.2 times as long. Looking takes the Coordinator's thread at most 3 % of its time.
+//!   percentile at most 1.2 times as long, at the median of rounds. Looking takes the Coordinator's thread at most 3 %
+//!   of its time.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "it prints what it measures")]
 
 mod visitors;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{Read, Write};
@@ -55,7 +57,10 @@ const WAITS_MAX: Duration = Duration::from_millis(50);
 /// Observers that read without a pause.
 const GREEDY: usize = 8;
 /// For how long each is measured.
-const MEASURED: Duration = Duration::from_secs(5);
+const MEASURED: Duration = Duration::from_secs(2);
+/// A client alone and the same beside others, one right after the other, so often. A machine has moods that last for
+/// seconds: the quotient of neighbours, at the median, says more than one of long times.
+const ROUNDS: usize = 9;
 /// How much longer a client may take beside those who look.
 const SLOWER_MAX: f64 = 1.2;
 /// The most that looking may take of the Coordinator's thread.
@@ -297,37 +302,81 @@ fn try_waits(server: &Server) -> bool {
     took <= WAITS_MAX
 }
 
+/// How a client fares alone and beside others, round by round.
+#[derive(Default)]
+struct Rounds {
+    /// Median and 99th percentile: alone, and beside them.
+    took: [[Vec<Duration>; 2]; 2],
+}
+
+impl Rounds {
+    async fn measure(&mut self, server: &Server, beside: usize) {
+        for (all, took) in self.took[beside].iter_mut().zip(pairs(server).await) {
+            all.push(took);
+        }
+    }
+
+    /// How many times as long it takes beside them as alone, at the median of the rounds; told with what it is of.
+    fn slower(&self, figure: usize, name: &str, them: &str) -> f64 {
+        let [alone, beside] = [0, 1].map(|beside: usize| self.took[beside][figure].clone());
+        let mut each: Vec<f64> = alone
+            .iter()
+            .zip(&beside)
+            .map(|(alone, beside)| beside.as_secs_f64() / alone.as_secs_f64())
+            .collect();
+        each.sort_unstable_by(f64::total_cmp);
+        let slower = each[each.len() / 2];
+        let [alone, beside] = [alone, beside].map(|mut all| median(&mut all));
+        println!(
+            "a pair's {name}: {alone:.1?} alone, {beside:.1?} beside {them}: {slower:.2} x, the rounds {:.2} to {:.2} \
+             (goal {SLOWER_MAX} x)",
+            each[0],
+            each[each.len() - 1]
+        );
+        slower
+    }
+}
+
 /// A client beside observers that read without a pause. Whether it notices them.
 fn try_greedy(server: &Server, runtime: &Runtime) -> bool {
-    let [alone, _] = runtime.block_on(pairs(server));
-    let (stop, pages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let readers: Vec<_> = (0..GREEDY)
-        .map(|_| greedy(server.address.clone(), Arc::clone(&stop), Arc::clone(&pages)))
-        .collect();
-    let [beside, _] = runtime.block_on(pairs(server));
-    stop.store(true, Ordering::Relaxed);
-    for reader in readers {
-        reader.join().expect("it reads");
+    let mut rounds = Rounds::default();
+    for _ in 0..ROUNDS {
+        runtime.block_on(rounds.measure(server, 0));
+        let (stop, pages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let readers: Vec<_> = (0..GREEDY)
+            .map(|_| greedy(server.address.clone(), Arc::clone(&stop), Arc::clone(&pages)))
+            .collect();
+        runtime.block_on(rounds.measure(server, 1));
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().expect("it reads");
+        }
     }
-    let slower = beside.as_secs_f64() / alone.as_secs_f64();
-    println!(
-        "a pair: {alone:.1?} alone, {beside:.1?} beside {GREEDY} greedy readers: {slower:.2} x (goal {SLOWER_MAX} x)"
-    );
-    slower <= SLOWER_MAX
+    rounds.slower(0, "median", &format!("{GREEDY} greedy readers")) <= SLOWER_MAX
 }
 
 /// A client beside visitors of the HTTP port, and what those take. Whether that is little.
 fn try_visitors(server: &Server, runtime: &Runtime) -> bool {
-    thread::sleep(REST);
-    let idle = server.shares();
-    let [median_alone, alone] = runtime.block_on(pairs(server));
-    let visitors = Visitors::come(&server.http);
-    thread::sleep(REST);
-    let busy = server.shares();
-    let [median_beside, beside] = runtime.block_on(pairs(server));
-    let answers = visitors.go();
-    let [share, http] = [busy[0] - idle[0], busy[1]];
-    let slower = beside.as_secs_f64() / alone.as_secs_f64();
+    let (mut rounds, mut answers) = (Rounds::default(), BTreeMap::new());
+    let [mut coordinator, mut http] = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        thread::sleep(REST);
+        let idle = server.shares();
+        runtime.block_on(rounds.measure(server, 0));
+        let visitors = Visitors::come(&server.http);
+        thread::sleep(REST);
+        let busy = server.shares();
+        runtime.block_on(rounds.measure(server, 1));
+        for (answer, times) in visitors.go() {
+            *answers.entry(answer).or_insert(0) += times;
+        }
+        coordinator.push(busy[0] - idle[0]);
+        http.push(busy[1]);
+    }
+    let [share, http] = [coordinator, http].map(|mut shares| {
+        shares.sort_unstable_by(f64::total_cmp);
+        shares[shares.len() / 2]
+    });
     println!("{VISITORS} visitors were answered {answers:?}");
     println!(
         "looking takes {:.1} % of the Coordinator's thread (goal {:.0} %), and {:.1} % of that of HTTP",
@@ -335,11 +384,9 @@ fn try_visitors(server: &Server, runtime: &Runtime) -> bool {
         SHARE_MAX * 100.0,
         http * 100.0
     );
-    println!(
-        "a pair: p50 {median_alone:.1?} and p99 {alone:.1?} alone, {median_beside:.1?} and {beside:.1?} beside them: \
-         p99 {slower:.2} x (goal {SLOWER_MAX} x)"
-    );
-    share <= SHARE_MAX && slower <= SLOWER_MAX
+    let them = format!("{VISITORS} visitors");
+    rounds.slower(0, "median", &them);
+    share <= SHARE_MAX && rounds.slower(1, "99th percentile", &them) <= SLOWER_MAX
 }
 
 fn main() -> ExitCode {
