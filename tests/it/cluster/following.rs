@@ -39,7 +39,7 @@ fn member(etcd: &Etcd) -> Server {
 }
 
 /// What `coordinator members` says.
-fn members(etcd: &Etcd, home: &Home) -> serde_json::Value {
+pub(super) fn members(etcd: &Etcd, home: &Home) -> serde_json::Value {
     let url = etcd.url();
     let told = run(home.coordinator(&["members", "--cluster", "test", "--etcd", &url, "--json"]));
     serde_json::from_str(&told.out).unwrap_or_default()
@@ -69,7 +69,7 @@ fn synced(etcd: &Etcd, leader: &Server) {
 }
 
 /// A leader, and a standby in sync with it.
-fn pair(etcd: &Etcd) -> [Server; 2] {
+pub(super) fn pair(etcd: &Etcd) -> [Server; 2] {
     let pair = settled([member(etcd), member(etcd)]);
     synced(etcd, &pair[0]);
     pair

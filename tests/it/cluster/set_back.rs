@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use coordinator::etcd::Etcd as Client;
-use coordinator::types::{Epoch, GoodbyeCode};
+use coordinator::types::{Epoch, GoodbyeCode, RequestId};
 use coordinator::wire::{Attach, ClientMessage, Hello, ServerMessage, Standing};
 use rustix::process::Signal;
 
 use super::etcd::Etcd;
+use super::following::{members, pair};
 use super::serving::{Holder, LEASE, as_strs, flags, greeted, leads, member, sent_to, settled};
 use super::{live, options};
 use crate::raw::{hello, request};
@@ -144,4 +145,27 @@ fn h4_running_members_do_not_believe_a_restored_etcd_until_an_operator_says_so()
     let (mut rival, _) = greeted(leader, hello());
     rival.say(&[request(1, "scanner")]);
     assert!(matches!(rival.hear(), ServerMessage::Queued { .. }));
+}
+
+#[test]
+fn p6_a_pair_in_sync_that_serves_over_a_restored_etcd_is_not_declared_lost() {
+    let (mut etcd, files) = (Etcd::start(), Home::new());
+    let [leader, next] = pair(&etcd);
+    let backup = files.path("backup");
+    etcd.save(&backup);
+    etcd.kill();
+    etcd.restore(&backup);
+    // It needs no swap, so nothing in that etcd says that the pair lives, but what both write of themselves.
+    let mut holder = Holder::of(&leader, "printer", 60_000);
+    let term = members(&etcd, &files)["leader"]["term"].to_string();
+    let url = etcd.url();
+    let words = ["takeover", "--after-loss", "--term", &term, "--cluster", "test", "--etcd", &url];
+    let told = run(files.coordinator(&words));
+    assert_eq!(told.code(), Some(1), "{}", told.out);
+    let names = format!("(at {}) leads, in term {term}: nothing is lost", leader.address);
+    assert!(told.err.contains(&names), "{}", told.err);
+    assert_eq!((sent_to(&leader), sent_to(&next)), (None, Some(leader.address.clone())));
+    let token = holder.token;
+    holder.raw.say(&[ClientMessage::Release { request: RequestId::new(1), token }]);
+    assert!(matches!(holder.raw.hear(), ServerMessage::Released { .. }));
 }
