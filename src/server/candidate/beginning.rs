@@ -35,7 +35,8 @@ impl Candidate {
         loop {
             match self.try_to_begin((term, table), gap, &mut chain).await {
                 Ok((begun, staged)) => {
-                    return Ok((begun, Archive { chain: Turns::new(chain), staged }));
+                    let arbiter = chain.arbiter().unwrap_or_default();
+                    return Ok((begun, Archive { chain: Turns::new(chain), staged, arbiter }));
                 }
                 Err(Obstacle::Server(error)) => return Err(error),
                 Err(Obstacle::State(why)) => {
@@ -138,6 +139,8 @@ pub(super) struct Archive {
     chain: Turns<Chain>,
     /// What it began with.
     staged: Staged,
+    /// The cluster of etcds that has it.
+    pub(super) arbiter: u64,
 }
 
 impl Disk for Archive {

@@ -37,6 +37,7 @@ const READ_BYTES: usize = 4 * 1024;
 #[derive(Clone)]
 pub(super) struct Term {
     pub(super) number: u64,
+    /// That of what members say to each other.
     pub(super) key: StateKey,
     pub(super) coordinator: Addr<Coordinator>,
     /// One at a time is given a checkpoint: it may be long.

@@ -130,7 +130,10 @@ impl Read for Wanted {
 /// Where it follows, and how.
 struct Follows {
     pledge: Pledge,
+    /// As etcd has it.
     key: StateKey,
+    /// That of what members say to each other.
+    members: StateKey,
     directory: PathBuf,
     distance: Distance,
     /// When somebody was last heard there who proved that it knows the key.
@@ -156,15 +159,16 @@ impl Candidate {
         };
         let is_other = |it: &&Leader| !it.peer.is_empty() && it.peer != self.options.author.peer;
         let Some(leader) = leader.filter(is_other) else { return std::future::pending().await };
-        let key = loop {
+        let (key, arbiter) = loop {
             match self.chain().load_key().await {
-                Ok(Some(key)) => break key,
+                Ok(Some(found)) => break found,
                 Ok(None) | Err(_) => sleep(PAUSE_MAX).await,
             }
         };
         let (pledge, directory) = (election.pledge(), directory.clone());
         let proved = Cell::new(Instant::now());
-        let follows = Follows { pledge, key, directory, distance, proved };
+        let members = self.key_of_proofs(key).of_members(arbiter);
+        let follows = Follows { pledge, key, members, directory, distance, proved };
         let (mut pause, mut wait, mut told) = (PAUSE_MIN, PAUSE_MIN, String::new());
         loop {
             let began = Instant::now();
@@ -218,8 +222,8 @@ impl Candidate {
         leader: &Leader,
         follows: &Follows,
     ) -> Result<std::convert::Infallible, End> {
-        let Follows { pledge, key, directory, distance, proved } = follows;
-        let mut link = Link::to(leader, (*key, proved), &self.config).await?;
+        let Follows { pledge, key, members, directory, distance, proved } = follows;
+        let mut link = Link::to(leader, (*members, proved), &self.config).await?;
         let run = pledge.run();
         link.say(&ToLeader::Follow { term: leader.term, run, rules: RULES }).await?;
         let (term, position, bytes, epochs) = loop {
@@ -527,7 +531,7 @@ mod tests {
             (Duration::from_millis(300), StateKey::new(5), Cell::new(Instant::now()));
         let (config, pledge) = (Config::default(), Pledge::of_standby_in_sync(7));
         let (directory, distance) = (PathBuf::new(), Distance::Process);
-        let follows = Follows { pledge, key, directory, distance, proved };
+        let follows = Follows { pledge, key, members: key, directory, distance, proved };
         let greeting = [&MAGIC[..], &FULL.to_le_bytes(), &[0; NONCE_BYTES]].concat();
         let began = follows.proved.get();
         loop {

@@ -264,6 +264,11 @@ impl Candidate {
         Ok(())
     }
 
+    /// The key that proofs are made with, of the one that etcd has.
+    fn key_of_proofs(&self, kept: StateKey) -> StateKey {
+        kept.of_cluster(&self.options.cluster.to_string())
+    }
+
     fn chain(&self) -> Chain {
         Chain::new(Arc::clone(&self.etcd), &self.options.cluster, self.process)
     }
@@ -311,10 +316,12 @@ impl Candidate {
             _ = leads_no_more(election, term) => return Then::StandBy,
             begun = self.begin((term, table), election.pledge().gap()) => begun,
         };
-        let (begun, disk) = match begun {
+        let (mut begun, disk) = match begun {
             Ok(begun) => begun,
             Err(error) => return Then::End(Err(error)),
         };
+        begun.key = self.key_of_proofs(begun.key);
+        let key = begun.key.of_members(disk.arbiter);
         let mut config = self.config.clone();
         if let Some(rules) = self.incumbent.rules() {
             config.access = rules;
@@ -343,7 +350,7 @@ impl Candidate {
         };
         let port = (Rc::clone(&self.listener), self.address);
         let host = (host, outlets);
-        let (key, clock) = (begun.key, clock_of(&begun.before));
+        let clock = clock_of(&begun.before);
         let bound = Bound::assemble_begun(host, &config, disk, clock, begun, frame, port);
         let standing = election.standing().borrow().clone();
         self.stand(&standing, election);

@@ -217,6 +217,7 @@ impl Chain {
         let snapshot = self.load_snapshot(head.snapshot_bytes).await?;
         self.head = Some((head, found.revision));
         let (key, forfeits) = (self.load_key().await?, self.load_forfeits().await?);
+        let key = key.map(|(key, _)| key);
         // Proofs of a lost key are worth nothing, and the rest may be older.
         let is_lost = key.is_none();
         Ok(Stored { durable, key, forfeits, snapshot, is_lost })
@@ -225,6 +226,11 @@ impl Chain {
     /// The term of the leader that wrote what was loaded; none: there was nothing.
     pub(super) fn written_in(&self) -> Option<u64> {
         self.head.as_ref().map(|(head, _)| head.term)
+    }
+
+    /// The cluster of etcds that answers; none has yet.
+    pub(super) fn arbiter(&self) -> Option<u64> {
+        self.arbiter
     }
 
     /// A head that was found, if it is not one of a later leader.
@@ -240,17 +246,18 @@ impl Chain {
         Ok(head)
     }
 
-    /// The key of proofs; none: nobody has founded the cluster yet.
+    /// The key that all proofs are made of, and the cluster of etcds that has it; none: nobody has founded ours yet.
     ///
     /// # Errors
     ///
     /// If etcd does not answer, or holds something else.
-    pub(crate) async fn load_key(&self) -> Result<Option<StateKey>, StateError> {
-        let Some(found) = self.etcd.read(&self.keys.key).await?.found else { return Ok(None) };
+    pub(crate) async fn load_key(&self) -> Result<Option<(StateKey, u64)>, StateError> {
+        let Reading { cluster, found } = self.etcd.read(&self.keys.key).await?;
+        let Some(found) = found else { return Ok(None) };
         let text = String::from_utf8_lossy(&found.value);
         let number = u128::from_str_radix(&text, 16);
         number
-            .map(|number| Some(StateKey::new(number)))
+            .map(|number| Some((StateKey::new(number), cluster)))
             .map_err(|_| unreadable(&self.keys.key, "it is no key".to_owned()))
     }
 

@@ -29,6 +29,25 @@ impl StateKey {
         Self(number)
     }
 
+    /// The key of the proofs of one cluster, made of this one (rule H7). Nobody else's has the same, though a copy of
+    /// this one may be kept under another name.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn of_cluster(self, name: &str) -> Self {
+        let mut hasher = SipHasher24::new_with_key(&self.0.to_le_bytes());
+        hasher.write(b"cluster");
+        hasher.write(name.as_bytes());
+        Self(hasher.finish128().as_u128())
+    }
+
+    /// The key of what members say to each other, made of the one of proofs. Both ask the same arbiter.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn of_members(self, arbiter: u64) -> Self {
+        let mut hasher = SipHasher24::new_with_key(&self.0.to_le_bytes());
+        hasher.write(b"members");
+        hasher.write(&arbiter.to_le_bytes());
+        Self(hasher.finish128().as_u128())
+    }
+
     /// Tells this key from any other, and nothing about it: a MAC under it of a word that no proof
     /// begins with.
     pub(crate) fn fingerprint(self) -> [u8; 16] {

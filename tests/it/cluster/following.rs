@@ -427,7 +427,15 @@ fn peer_and_key(etcd: &Etcd) -> (String, [u8; 16]) {
         };
         let seat: serde_json::Value = serde_json::from_str(&text("seat").await).unwrap();
         let key = u128::from_str_radix(&text("key").await, 16).unwrap();
-        (seat["peer"].as_str().unwrap().to_owned(), key.to_le_bytes())
+        let arbiter = client.read("/coordinator/test/key").await.unwrap().cluster;
+        let of = |key: [u8; 16], what: &[u8]| {
+            let mut hasher = SipHasher24::new_with_key(&key);
+            hasher.write(what);
+            hasher.finish128().as_bytes()
+        };
+        let key = of(key.to_le_bytes(), b"clustertest");
+        let key = of(key, &[b"members", &arbiter.to_le_bytes()[..]].concat());
+        (seat["peer"].as_str().unwrap().to_owned(), key)
     })
 }
 

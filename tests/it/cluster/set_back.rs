@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use coordinator::etcd::Etcd as Client;
-use coordinator::types::{Epoch, GoodbyeCode, RequestId};
+use coordinator::types::{Epoch, GoodbyeCode, RejectionCode, RequestId};
 use coordinator::wire::{Attach, ClientMessage, Hello, ServerMessage, Standing};
 use rustix::process::Signal;
 
@@ -168,4 +168,32 @@ fn p6_a_pair_in_sync_that_serves_over_a_restored_etcd_is_not_declared_lost() {
     let token = holder.token;
     holder.raw.say(&[ClientMessage::Release { request: RequestId::new(1), token }]);
     assert!(matches!(holder.raw.hear(), ServerMessage::Released { .. }));
+}
+
+#[test]
+fn h7_a_client_of_a_copy_under_another_name_is_unknown_to_the_cluster_and_stops_nobody() {
+    let etcd = Etcd::start();
+    let leader = member(&[&etcd]);
+    leads(&leader);
+    let url = etcd.url();
+    live(async {
+        let client = Client::new(options(&[&url])).unwrap();
+        for (key, found) in client.list(PREFIX).await.unwrap() {
+            let copy = key.replace(PREFIX, "/coordinator/copy/");
+            client.put(&copy, found.value).await.unwrap();
+        }
+    });
+    let flags = flags(&[&etcd], LEASE).into_iter();
+    let flags: Vec<_> = flags.map(|it| if it == "test" { "copy".to_owned() } else { it }).collect();
+    let copy = Server::start_with(Home::new(), &as_strs(&flags));
+    leads(&copy);
+    let mut holder = Holder::of(&copy, "printer", 60_000);
+    // It was welcomed in a later epoch than that of the leader, and has a proof of that: but of another cluster.
+    let answer = holder.come_back(&leader);
+    let code = RejectionCode::UnknownSession;
+    assert!(
+        matches!(answer, ServerMessage::Goodbye { rejection: it, .. } if it == code),
+        "{answer:?}"
+    );
+    assert_eq!(sent_to(&leader), None);
 }

@@ -35,6 +35,18 @@ fn seal(sealer: &Sealer, grant: Sealed, claims: &[(&str, Mode)]) -> u128 {
     sealer.seal(grant, RUN, each(&named(claims))).reveal()
 }
 
+#[cfg(feature = "cluster")]
+#[test]
+fn h7_a_proof_of_one_cluster_proves_nothing_in_another_that_has_its_key() {
+    let (one, other) = (Sealer::new(KEY.of_cluster("prod")), Sealer::new(KEY.of_cluster("prod-2")));
+    let secret = one.secret(SESSION, RUN, None);
+    assert_eq!(one.run_of_secret(secret, SESSION, None), Some(RUN));
+    assert_eq!(other.run_of_secret(secret, SESSION, None), None);
+    let claims = [("printer", Mode::Exclusive)];
+    assert_ne!(seal(&one, grant(7, 8, 9), &claims), seal(&other, grant(7, 8, 9), &claims));
+    assert!(KEY.of_members(1) != KEY.of_members(2), "who asks another etcd is no member");
+}
+
 #[test]
 fn the_hash_is_the_published_one() {
     // From the reference implementation's vectors: the key above, and no bytes.
