@@ -155,6 +155,11 @@ impl Pledge {
         self.lock().followers.clone()
     }
 
+    /// Whether the arbiter knows less than it does.
+    pub(super) fn doubts_arbiter(&self) -> bool {
+        self.lock().member.doubts_arbiter()
+    }
+
     /// How many positions the standby in sync has yet to acknowledge; none: none is in sync.
     pub(crate) fn behind(&self) -> Option<u64> {
         let inner = self.lock();

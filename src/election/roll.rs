@@ -52,6 +52,12 @@ struct Entry {
     /// Who follows it, and how many positions each has yet to acknowledge.
     #[serde(default)]
     followers: Vec<(String, u64)>,
+    /// Whether it has heard more than etcd knows, and so leads nothing.
+    #[serde(default)]
+    knows_more: bool,
+    /// Where another process says that it is, which has the same name.
+    #[serde(default)]
+    namesake: Option<String>,
 }
 
 /// A member of a cluster, as it has said itself.
@@ -75,6 +81,10 @@ pub struct MemberEntry {
     pub since: SystemTime,
     /// When it was last heard of, by its own clock.
     pub heard: SystemTime,
+    /// Whether it has heard more than etcd knows: that was restored from a backup, or lost what it had.
+    pub knows_more: bool,
+    /// Where another process is that has the same name: only one of the two is shown.
+    pub namesake: Option<String>,
 }
 
 impl MemberEntry {
@@ -124,6 +134,10 @@ pub enum NotLost {
 pub struct Roll {
     /// Who leads, by the seat. It may have died since.
     pub leader: Option<Leader>,
+    /// The term of the seat, whether or not somebody leads.
+    pub term: Option<u64>,
+    /// Whether members that live have heard more than etcd knows, and nobody leads: an operator decides.
+    pub is_forgetful: bool,
     /// Whether a standby has acknowledged all that was ever said.
     pub in_sync: bool,
     /// The term of the seat, if it was proved that etcd was set back: an operator decides.
@@ -149,6 +163,7 @@ impl Roll {
         let standby = seat.as_ref().and_then(|(seat, _)| seat.standby).map(|run| text(run.0));
         let is_set_back = |(seat, _): &&(Seat, Author)| seat.tenure == Tenure::SetBack;
         let set_back = seat.as_ref().filter(is_set_back).map(|(seat, _)| seat.term);
+        let term = seat.as_ref().map(|(seat, _)| seat.term);
         let leader = seat.filter(|(seat, _)| seat.tenure == Tenure::Held).map(|(seat, author)| {
             let Author { name, address, peer } = author;
             Leader { term: seat.term, name, address, peer }
@@ -159,6 +174,9 @@ impl Roll {
             (name, serde_json::from_slice::<Entry>(&value).ok())
         });
         let entries: Vec<_> = entries.collect();
+        let all = entries.iter().filter_map(|(_, entry)| entry.as_ref());
+        let is_forgetful = is_forgetful(all, now());
+        let leader = leader.filter(|_| !is_forgetful);
         let is_leader = |name: &str| leader.as_ref().is_some_and(|leader| leader.name == name);
         let of_leader = entries.iter().find(|(name, _)| is_leader(name));
         let followers = of_leader.and_then(|(_, entry)| Some(entry.as_ref()?.followers.clone()));
@@ -170,7 +188,8 @@ impl Roll {
             let member = shown(name, leads, entry);
             MemberEntry { in_sync, behind: behind.map(|(_, behind)| *behind), ..member }
         });
-        Ok(Self { members: members.collect(), in_sync: standby.is_some(), set_back, leader })
+        let (members, in_sync) = (members.collect(), standby.is_some() && !is_forgetful);
+        Ok(Self { leader, term, is_forgetful, in_sync, set_back, members })
     }
 
     /// Where clients find who was handed the lead, or has it by now; none: the leader has resigned, or nobody
@@ -258,6 +277,18 @@ fn leads(
     leading.find(|(_, entry)| entry.leads.is_some_and(|leads| leads >= term))
 }
 
+/// Whether members that live have heard more than etcd knows, and none of them leads.
+fn is_forgetful<'a>(entries: impl Iterator<Item = &'a Entry>, now: u64) -> bool {
+    let mut knows_more = false;
+    for entry in entries.filter(|it| now.saturating_sub(it.written) <= SILENT_AFTER.as_secs()) {
+        if entry.leads.is_some() && !entry.knows_more {
+            return false;
+        }
+        knows_more |= entry.knows_more;
+    }
+    knows_more
+}
+
 /// The key that says of which version of the seat leader and standby are lost.
 fn lost(cluster: &ClusterName) -> String {
     format!("/coordinator/{cluster}/lost")
@@ -270,14 +301,28 @@ fn shown(name: String, leads: bool, entry: Option<Entry>) -> MemberEntry {
         let (address, version) = (String::new(), String::new());
         return MemberEntry { since: at(0), heard: at(0), ..nobody(name, address, version, leads) };
     };
-    let Entry { address, version, since, written, .. } = entry;
-    MemberEntry { since: at(since), heard: at(written), ..nobody(name, address, version, leads) }
+    let Entry { address, version, since, written, knows_more, namesake, .. } = entry;
+    let (since, heard) = (at(since), at(written));
+    let nobody = nobody(name, address, version, leads);
+    MemberEntry { since, heard, knows_more, namesake, ..nobody }
 }
 
 fn nobody(name: String, address: String, version: String, leads: bool) -> MemberEntry {
     let (in_sync, behind) = (false, None);
     let (since, heard) = (UNIX_EPOCH, UNIX_EPOCH);
-    MemberEntry { name, address, version, leads, in_sync, behind, since, heard }
+    let (knows_more, namesake) = (false, None);
+    MemberEntry {
+        name,
+        address,
+        version,
+        leads,
+        in_sync,
+        behind,
+        since,
+        heard,
+        knows_more,
+        namesake,
+    }
 }
 
 fn prefix(cluster: &ClusterName) -> String {
@@ -300,6 +345,10 @@ pub(super) struct Registrar {
     lost: String,
     /// The member itself.
     pledge: Pledge,
+    /// When another process of the same name was seen last.
+    namesake_seen: Option<Instant>,
+    /// The processes of which the log was told last that they have its name, or its address.
+    told: [String; 2],
 }
 
 impl Registrar {
@@ -321,9 +370,12 @@ impl Registrar {
             written: 0,
             run: String::new(),
             followers: Vec::new(),
+            knows_more: false,
+            namesake: None,
         };
         let (name, members, lost) = (author.name.clone(), prefix(cluster), lost(cluster));
-        Self { etcd, key, entry, name, members, lost, pledge }
+        let (namesake_seen, told) = (None, Default::default());
+        Self { etcd, key, entry, name, members, lost, pledge, namesake_seen, told }
     }
 
     /// Writes now and then, and when it stands otherwise, until it is dropped.
@@ -347,6 +399,7 @@ impl Registrar {
             self.entry.run = text(self.pledge.run().0);
             let followers = self.pledge.followers().into_iter();
             self.entry.followers = followers.map(|(run, behind)| (text(run.0), behind)).collect();
+            self.entry.knows_more = self.pledge.doubts_arbiter();
             let value = serde_json::to_vec(&self.entry).unwrap_or_default();
             // If it cannot be written, the election says so.
             let _ = self.etcd.put(&self.key, value).await;
@@ -360,6 +413,7 @@ impl Registrar {
             };
             let _ = timeout(WRITTEN_EVERY, changed).await;
             self.hear_of_loss().await;
+            self.look_for_doubles().await;
         }
     }
 
@@ -396,6 +450,43 @@ impl Registrar {
         }
     }
 
+    /// Looks whether another process that lives has its name, or its address. Its own entry was written here before: so
+    /// whoever has written another one there since then lives, too.
+    async fn look_for_doubles(&mut self) {
+        let Ok(entries) = self.etcd.list(&self.members).await else { return };
+        let now = now();
+        for (key, found) in entries {
+            let Ok(other) = serde_json::from_slice::<Entry>(&found.value) else { continue };
+            let age = now.saturating_sub(other.written);
+            if other.process == self.entry.process || age > LIVES_FOR.as_secs() {
+                continue;
+            }
+            if key == self.key {
+                self.namesake_seen = Some(Instant::now());
+                self.entry.namesake = Some(other.address.clone());
+                if is_news(&mut self.told[0], &other.process) {
+                    log::error!(
+                        "cluster: another process is a member of the name {}, too, at {}: coordinator members shows \
+                         one of the two, and takes that for both. Give each its own --member-name",
+                        self.name,
+                        other.address
+                    );
+                }
+            }
+            if other.address == self.entry.address && is_news(&mut self.told[1], &other.process) {
+                log::error!(
+                    "cluster: another process, {}, says that it is at {}, too: clients and standbys find one of the \
+                     two, and neither may follow the other. Give each its own --advertise",
+                    key.strip_prefix(&self.members).unwrap_or_default(),
+                    other.address
+                );
+            }
+        }
+        if self.namesake_seen.is_some_and(|seen| seen.elapsed() > LIVES_FOR) {
+            (self.namesake_seen, self.entry.namesake) = (None, None);
+        }
+    }
+
     /// Says so if a living process has the same name: then nobody can tell the two from each other.
     async fn warn_of_namesake(&self) {
         let Ok(reading) = self.etcd.read(&self.key).await else { return };
@@ -411,6 +502,15 @@ impl Registrar {
             );
         }
     }
+}
+
+/// Whether this was told of another one last.
+fn is_news(told: &mut String, process: &str) -> bool {
+    let is_news = told != process;
+    if is_news {
+        process.clone_into(told);
+    }
+    is_news
 }
 
 fn now() -> u64 {
@@ -433,6 +533,8 @@ mod tests {
             written: 9,
             run: String::new(),
             followers: Vec::new(),
+            knows_more: false,
+            namesake: None,
         };
         let known = shown("a".to_owned(), true, Some(entry.clone()));
         assert_eq!((known.address.as_str(), known.leads), ("a:5625", true));

@@ -46,7 +46,7 @@ use crate::cli::settings::values::OnLost;
 use crate::cli::text::aside;
 use crate::cli::text::errors;
 use crate::cli::text::errors::{Attempt, Failure, LastAnswer, shell_word};
-use crate::cli::text::outlook;
+use crate::cli::text::outlook::{self, Prospect};
 use crate::cli::text::output;
 use crate::cli::text::visible;
 use crate::cli::text::words;
@@ -331,19 +331,19 @@ pub(crate) async fn acquire(
         },
         Ok(Err(Error::Busy { lock })) if args.once_per.is_some() => {
             if terminal::is_watched() && !args.quiet {
-                let outlook = outlook::of(&servers, &lock.name).await;
-                tell_not_again(&lock, outlook.as_ref());
+                let prospect = outlook::of(&servers, &lock).await;
+                tell_not_again(&lock, prospect.lock.as_ref());
             }
             Ok(Acquired::NotAgain)
         }
         Ok(Err(error)) => {
-            let outlook = match &error {
+            let prospect = match &error {
                 Error::Busy { lock } | Error::TimedOut { lock, .. } => {
-                    outlook::of(&servers, &lock.name).await
+                    outlook::of(&servers, lock).await
                 }
-                _ => None,
+                _ => Prospect::default(),
             };
-            Err(attempt.failed_until(&error, outlook.as_ref()))
+            Err(attempt.failed_until(&error, &prospect))
         }
         Err(Some(signal)) => Ok(Acquired::Interrupted(signal)),
         Err(None) => Err(attempt.silent(patience.since.elapsed())),

@@ -48,12 +48,16 @@ fn as_text(cluster: &str, roll: &Roll, now: SystemTime) -> String {
             };
             format!("{cluster}: {} leads, term {}, {sync}\n", leader.name, leader.term)
         }
-        None => match roll.set_back {
-            Some(term) => format!(
+        None => match (roll.set_back.or(roll.term), roll.is_forgetful || roll.set_back.is_some()) {
+            (Some(term), true) => format!(
                 "{cluster}: nobody leads, for etcd was set back: start the one that knows more; if there is none, \
                  coordinator takeover --after-loss --term {term}\n"
             ),
-            None => format!("{cluster}: nobody leads\n"),
+            (None, true) => format!(
+                "{cluster}: nobody leads, for etcd has lost who did: start the one that knows more; if there is none, \
+                 the logs of the members say what to do\n"
+            ),
+            (_, false) => format!("{cluster}: nobody leads\n"),
         },
     };
     let mut table = Table::new(&["NAME", "ADDRESS", "ROLE", "BEHIND", "SINCE", "VERSION", "HEARD"]);
@@ -69,12 +73,48 @@ fn as_text(cluster: &str, roll: &Roll, now: SystemTime) -> String {
         let (name, address, version) = (name.clone(), address.clone(), version.clone());
         table.row([name, address, part(member, now), behind, ago(*since), version, heard]);
     }
-    if roll.members.is_empty() { first } else { format!("{first}\n{}", table.render()) }
+    if roll.members.is_empty() {
+        return first;
+    }
+    let wrong = warnings(roll, now);
+    wrong.iter().fold(format!("{first}\n{}", table.render()), |text, it| text + "\n" + it + "\n")
+}
+
+/// What is wrong with the members, for people.
+fn warnings(roll: &Roll, now: SystemTime) -> Vec<String> {
+    let namesakes = roll.members.iter().filter_map(|member| {
+        let (name, other) = (&member.name, member.namesake.as_ref()?);
+        Some(format!(
+            "two members have the name {name}, one at {} and one at {other}, and one of them is shown: give each its own \
+             --member-name",
+            member.address
+        ))
+    });
+    let mut warnings: Vec<String> = namesakes.collect();
+    let live: Vec<_> = roll.members.iter().filter(|it| !it.is_silent(now)).collect();
+    for (at, member) in live.iter().enumerate() {
+        let address = &member.address;
+        let is_double = |it: &&&MemberEntry| !address.is_empty() && it.address == *address;
+        if live[..at].iter().any(|it| is_double(&it)) {
+            continue;
+        }
+        let names: Vec<_> =
+            live[at..].iter().filter(is_double).map(|it| it.name.as_str()).collect();
+        if names.len() > 1 {
+            let (names, all) = (names.join(" and "), if names.len() > 2 { "all" } else { "both" });
+            warnings.push(format!(
+                "{names} are {all} at {address}, as they say: clients and standbys find one of them; give each its own \
+                 --advertise"
+            ));
+        }
+    }
+    warnings
 }
 
 /// What a member does, as far as etcd knows.
 fn part(member: &MemberEntry, now: SystemTime) -> String {
     let part = match (member.leads, member.in_sync) {
+        _ if member.knows_more => "knows more",
         (true, _) => "leader",
         (false, true) => "in sync",
         (false, false) => "standby",
@@ -119,6 +159,7 @@ fn as_json(cluster: &str, roll: &Roll) -> serde_json::Value {
             "behind": it.behind,
             "since": seconds(it.since),
             "heard": seconds(it.heard),
+            "knows_more": it.knows_more,
         })
     });
     let leader = roll
@@ -128,8 +169,10 @@ fn as_json(cluster: &str, roll: &Roll) -> serde_json::Value {
     json!({
         "cluster": cluster,
         "leader": leader,
+        "term": roll.term,
         "in_sync": roll.in_sync,
-        "set_back": roll.set_back.is_some(),
+        "set_back": roll.set_back.is_some() || roll.is_forgetful,
+        "warnings": warnings(roll, SystemTime::now()),
         "members": members.collect::<Vec<_>>(),
     })
 }

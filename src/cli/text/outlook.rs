@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use coordinator::wire::{After, Holder, Outlook, Pause};
-use coordinator::{Observer, Servers};
+use coordinator::wire::{After, Holder, LockStatus, Outlook, Pause};
+use coordinator::{Error, Observer, Servers};
 use tokio::time::timeout;
 
 use super::words;
@@ -14,10 +14,38 @@ use super::words;
 /// How long it may take to learn it, for who was told already that the lock is busy.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// What is known of a lock; none if that cannot be learned soon.
-pub(crate) async fn of(servers: &Servers, lock: &str) -> Option<Outlook> {
-    let asked = async { Observer::connect_timeout(servers, LOOK_MAX).await?.outlook(lock).await };
-    timeout(LOOK_MAX, asked).await.ok()?.ok()?
+/// Until when a lock is not to be had, as far as that is known.
+#[derive(Debug, Default)]
+pub(crate) struct Prospect {
+    /// Of the lock itself.
+    pub(crate) lock: Option<Outlook>,
+    /// Milliseconds of a grace period that are left: nobody but former holders is granted anything.
+    pub(crate) grace_ms: u64,
+}
+
+/// What is known of a lock that is busy, as far as it can be learned soon.
+pub(crate) async fn of(servers: &Servers, lock: &LockStatus) -> Prospect {
+    let asked = async {
+        let observer = Observer::connect_timeout(servers, LOOK_MAX).await?;
+        let outlook = observer.outlook(&lock.name).await?;
+        // Somebody holds it, or it is kept: that is reason enough.
+        let is_free = lock.holders.is_empty() && outlook.is_none();
+        let grace_ms = if is_free { observer.server_status().await?.grace_ms } else { 0 };
+        Ok::<_, Error>(Prospect { lock: outlook, grace_ms })
+    };
+    timeout(LOOK_MAX, asked).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Why nobody is granted a lock that nobody holds: `but kept for 4s more: …`.
+pub(crate) fn why_withheld(prospect: &Prospect) -> String {
+    if let Some(kept) = prospect.lock.as_ref().and_then(why_kept) {
+        return format!("but {kept}");
+    }
+    if prospect.grace_ms > 0 {
+        let left = up(prospect.grace_ms);
+        return format!("but a grace period has {left} left: only former holders are granted");
+    }
+    "but others are ahead of you".to_owned()
 }
 
 /// `kept free for 4s more: its holder was lost`, if nobody may have the lock though nobody holds it.
@@ -114,6 +142,17 @@ mod tests {
         let lost = outlook(vec![pause(After::Loss, 3_001)], None);
         assert_eq!(why_kept(&lost).unwrap(), "kept free for 4s more: its holder was lost");
         assert_eq!(why_kept(&outlook(vec![], Some(1))), None);
+    }
+
+    #[test]
+    fn what_nobody_holds_is_withheld_by_a_grace_period_or_by_those_ahead() {
+        let lock = |pauses| Some(outlook(pauses, None));
+        let told = |lock, grace_ms| why_withheld(&Prospect { lock, grace_ms });
+        let grace = "but a grace period has 1h left: only former holders are granted";
+        assert_eq!(told(None, 3_600_000), grace);
+        assert_eq!(told(None, 0), "but others are ahead of you");
+        let kept = "but kept free for 4s more: its holder was lost";
+        assert_eq!(told(lock(vec![pause(After::Loss, 3_001)]), 3_600_000), kept);
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 
+use rustix::process::Signal;
+
 use super::etcd::Etcd;
+use super::serving::{LEASE, as_strs, flags};
 use crate::api::{document, is_described};
 use crate::port::Port;
-use crate::support::{Home, eventually, run};
+use crate::support::{Home, Server, eventually, run};
 
 fn member(etcd: &Etcd, name: &str) -> Port {
     let flags = format!(
@@ -64,4 +67,31 @@ fn a_leader_and_its_standby_tell_wherever_one_looks_who_leads_and_who_is_in_sync
         assert_eq!((refused.status, &*refused.code()), (503, "StandsBy"), "{path}");
         assert!(refused.body.contains(&where_to), "{refused:?}");
     }
+}
+
+#[test]
+fn members_that_share_a_name_or_an_address_are_told_so_in_their_logs_and_by_members() {
+    let etcd = Etcd::start();
+    let [one, other] = ["10.0.0.7:5625", "10.0.0.8:5625"];
+    let members = [("a", one), ("b", one), ("a", other)].map(|(name, address)| {
+        let more = ["--member-name", name, "--advertise", address].map(str::to_owned);
+        Server::start_with(Home::new(), &as_strs(&[&flags(&[&etcd], LEASE)[..], &more].concat()))
+    });
+    let home = Home::new();
+    let url = etcd.url();
+    let says = |what: &str| {
+        let words = ["members", "--cluster", "test", "--etcd", &url];
+        eventually(what, || run(home.coordinator(&words)).out.contains(what).then_some(()));
+    };
+    says(&format!("a and b are both at {one}, as they say"));
+    // Only one of the two is shown, and says it of the other.
+    says(&format!("two members have the name a, one at {one} and one at {other}"));
+    let logs = members.map(|it| it.process).map(|it| {
+        it.signal(Signal::TERM);
+        it.end().err
+    });
+    let logs = logs.concat();
+    let name = "another process is a member of the name a, too, at 10.0.0.";
+    assert!(logs.contains(name), "{logs}");
+    assert!(logs.contains(&format!("says that it is at {one}, too")), "{logs}");
 }

@@ -130,10 +130,18 @@ fn h4_running_members_do_not_believe_a_restored_etcd_until_an_operator_says_so()
         let etcd = ["--cluster", "test", "--etcd", &url];
         run(files.coordinator(&[words, &etcd[..]].concat()))
     };
-    let told: serde_json::Value =
-        serde_json::from_str(&command(&["members", "--json"]).out).unwrap();
-    let told =
-        command(&["takeover", "--after-loss", "--term", &told["leader"]["term"].to_string()]);
+    let told = eventually("members say that they know more", || {
+        let told = members(&etcd, &files);
+        (told["set_back"] == true).then_some(told)
+    });
+    assert!(told["leader"].is_null() && told["members"][0]["knows_more"] == true, "{told}");
+    let term = told["term"].to_string();
+    let told = command(&["members"]);
+    assert_eq!(told.code(), Some(1), "who led when it was saved leads no more");
+    let first = told.out.lines().next().unwrap();
+    assert!(first.contains("etcd was set back") && first.ends_with(&term), "{}", told.out);
+    assert!(told.out.contains("  knows more  "), "{}", told.out);
+    let told = command(&["takeover", "--after-loss", "--term", &term]);
     assert_eq!(told.code(), Some(0), "{}", told.err);
     let leader =
         eventually("one of them leads", || pair.iter().find(|member| sent_to(member).is_none()));
@@ -145,6 +153,9 @@ fn h4_running_members_do_not_believe_a_restored_etcd_until_an_operator_says_so()
     let (mut rival, _) = greeted(leader, hello());
     rival.say(&[request(1, "scanner")]);
     assert!(matches!(rival.hear(), ServerMessage::Queued { .. }));
+    let words = ["lock", "-w", "1s", "plotter", "--server", &leader.address, "--", "true"];
+    let told = run(files.coordinator(&words)).err;
+    assert!(told.contains("held by  nobody, but a grace period has "), "{told}");
 }
 
 #[test]

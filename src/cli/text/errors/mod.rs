@@ -12,10 +12,10 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use coordinator::tls::TlsError;
 use coordinator::types::{GoodbyeCode, LostReason, RejectionCode};
-use coordinator::wire::{Cycle, CycleLink, Holder, LockStatus, Mode, Outlook};
+use coordinator::wire::{Cycle, CycleLink, Holder, LockStatus, Mode};
 use coordinator::{EachFailed, Error, LockGuard, NoLeader, Unwelcomed};
 
-use super::outlook;
+use super::outlook::{self, Prospect};
 use super::output;
 use super::visible::{Escaper, escaped, quoted};
 use super::words;
@@ -91,8 +91,8 @@ impl Failure {
     }
 
     /// The same with the lock's holders and queue.
-    fn facts_of(self, lock: &LockStatus, outlook: Option<&Outlook>) -> Self {
-        Self { facts: facts(lock, outlook), ..self }
+    fn facts_of(self, lock: &LockStatus, prospect: &Prospect) -> Self {
+        Self { facts: facts(lock, prospect), ..self }
     }
 
     /// Whether it is that a command could not be started.
@@ -169,19 +169,19 @@ pub(crate) struct Attempt<'a> {
 impl Attempt<'_> {
     /// The failure that `error` is.
     pub(crate) fn failed(&self, error: &Error) -> Failure {
-        self.failed_until(error, None)
+        self.failed_until(error, &Prospect::default())
     }
 
     /// The same; of a lock that is busy it may be known until when.
-    pub(crate) fn failed_until(&self, error: &Error, outlook: Option<&Outlook>) -> Failure {
+    pub(crate) fn failed_until(&self, error: &Error, prospect: &Prospect) -> Failure {
         let lock = self.lock;
         match error {
             Error::Busy { lock: status } => {
                 let what = format!("{} is busy{}", quoted(&status.name), self.other_size(status));
-                Failure::new(self.busy, what).facts_of(status, outlook).hint(format!(
+                Failure::new(self.busy, what).facts_of(status, prospect).hint(format!(
                     "wait for it with `coordinator {} -w {} {}{}`",
                     self.verb.unwrap_or("lock"),
-                    outlook::wait_worth(outlook),
+                    outlook::wait_worth(prospect.lock.as_ref()),
                     shell_word(lock),
                     self.command
                 ))
@@ -191,7 +191,7 @@ impl Attempt<'_> {
                 let name = &status.name;
                 let (shown, why) = (quoted(name), self.other_size(status));
                 Failure::new(self.busy, format!("{shown} did not become free within {within}{why}"))
-                    .facts_of(status, outlook)
+                    .facts_of(status, prospect)
                     .hint(format!(
                         "see who is in line with `coordinator status {}`",
                         shell_word(name)
@@ -415,17 +415,15 @@ fn display(reason: impl Display) -> String {
 }
 
 /// Who holds a lock and who waits, a line each.
-fn facts(lock: &LockStatus, outlook: Option<&Outlook>) -> Vec<String> {
+fn facts(lock: &LockStatus, prospect: &Prospect) -> Vec<String> {
+    let outlook = prospect.lock.as_ref();
     let mut facts: Vec<String> = lock.holders.iter().take(HOLDERS_NAMED_MAX).map(held_by).collect();
     let more = lock.holder_count.saturating_sub(facts.len() as u64);
     if more > 0 {
         facts.push(format!("and      {more} more"));
     }
     if facts.is_empty() {
-        let kept = outlook.and_then(outlook::why_kept);
-        let why =
-            kept.map_or("but others are ahead of you".to_owned(), |kept| format!("but {kept}"));
-        facts.push(format!("held by  nobody, {why}"));
+        facts.push(format!("held by  nobody, {}", outlook::why_withheld(prospect)));
         facts.extend(
             outlook
                 .and_then(|it| outlook::after_whom(it, "  "))
