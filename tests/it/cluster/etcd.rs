@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,13 +37,19 @@ struct Setup {
     more: Vec<String>,
 }
 
-/// A port that nobody listens on.
+/// Ports that this process was given: of an address at which nobody listens for anything else, so that no test is given
+/// the port of another one that has yet to listen there.
+static GIVEN: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
+
+/// A port that nobody listens on, and that nobody else is given.
 pub(crate) fn free_port() -> u16 {
     let mut bytes = [0; 2];
     loop {
         std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
         let port = PORTS.start + u16::from_ne_bytes(bytes) % (PORTS.end - PORTS.start);
+        let Ok(given) = TcpListener::bind(("127.86.0.1", port)) else { continue };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            GIVEN.lock().unwrap().push(given);
             return port;
         }
     }
