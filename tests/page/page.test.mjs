@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import fs from "node:fs";
 
-import { Coordinator, browse, eventually, open } from "./stage.mjs";
+import { Coordinator, Etcd, browse, eventually, open } from "./stage.mjs";
 
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 let browser, all = [];
@@ -198,6 +198,36 @@ test("a coordinator that does not answer shows as stale within six seconds, and 
 	await page.waitForSelector("#live[data-state=live]");
 	await eventually("the waits are there again", async () => (await text(page, "main")).includes("deploy"));
 	quiet(page, "net::ERR", "503");
+});
+
+test("in a cluster the head says who leads and who is in sync, also on a narrow screen, and a standby's page names the leader", async () => {
+	const etcd = new Etcd();
+	all.push(etcd);
+	await etcd.start();
+	const member = name => {
+		const it = new Coordinator();
+		all.push(it);
+		return it.start("--cluster", "prod", "--etcd", etcd.url, "--peer-listen", "127.0.0.1:0", "--member-name", name);
+	};
+	const leader = await member("a");
+	await eventually("it leads", async () => (await fetch(`${leader.url}leaderz`)).ok);
+	const standby = await member("b");
+	const page = await open(browser, leader.url);
+	await eventually("both are named", async () => /epoch [\d,]+ · up .* · a leads prod for .*, b in sync$/.test(await text(page, "#about")));
+	quiet(page);
+	const narrow = await open(browser, leader.url, { width: 400 });
+	await eventually("they are there, too", async () => (await text(narrow, "#about")).includes("b in sync"));
+	assert.equal(await narrow.isVisible("#about"), true);
+	assert.equal(await narrow.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true);
+	await accessible(narrow, "a leader, narrow");
+	const other = await open(browser, standby.url, { until: "#live" });
+	await eventually("it is no leader", async () => await text(other, "#live") === "standby");
+	assert.match(await text(other, "#banners"), /Ask the leader\.[\s\S]*a leads prod at 127\.0\.0\.1:\d+/);
+	await accessible(other, "a standby");
+	await leader.kill();
+	await eventually("it leads, and its page is live", async () => await text(other, "#live") === "live" && (await text(other, "#about")).includes("b leads prod"));
+	await page.waitForSelector("#live[data-state=stale]");
+	quiet(other, "503");
 });
 
 test("the policy lets no script in but the page's own, and the scheme can be chosen", async () => {

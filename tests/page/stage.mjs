@@ -1,6 +1,7 @@
 // A coordinator of the test's own, the clients that it has, and a browser that watches what the page does.
 import { execFileSync, spawn } from "node:child_process";
 import fs from "node:fs";
+import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 
@@ -84,10 +85,34 @@ export class Coordinator {
 	}
 }
 
+/** An etcd of the test's own, for coordinators of a cluster. */
+export class Etcd {
+	constructor() { this.home = fs.mkdtempSync(path.join(os.tmpdir(), "page-etcd-")); }
+	/** Starts it where nobody listens; the system says where that is. */
+	async start() {
+		const [client, peer] = await Promise.all([freePort(), freePort()]);
+		this.url = `http://127.0.0.1:${client}`;
+		const words = [`--data-dir=${path.join(this.home, "etcd")}`, `--listen-client-urls=${this.url}`, `--advertise-client-urls=${this.url}`,
+			`--listen-peer-urls=http://127.0.0.1:${peer}`, `--initial-advertise-peer-urls=http://127.0.0.1:${peer}`, `--initial-cluster=default=http://127.0.0.1:${peer}`];
+		const arch = process.arch === "x64" ? "amd64" : process.arch;
+		this.child = spawn(process.env.ETCD ?? "etcd", words, { stdio: "ignore", env: { ...process.env, ETCD_UNSUPPORTED_ARCH: arch } });
+		this.child.on("error", error => { throw new Error(`etcd is missing: install etcd-server (${error.message})`); });
+		await eventually("etcd answers", () => fetch(`${this.url}/health`).then(it => it.ok, () => false));
+		return this;
+	}
+	end() {
+		this.child?.kill("SIGKILL");
+		fs.rmSync(this.home, { recursive: true, force: true, maxRetries: 5 });
+	}
+}
+const freePort = () => new Promise(done => {
+	const server = net.createServer().listen(0, "127.0.0.1", () => { const { port } = server.address(); server.close(() => done(port)); });
+});
+
 export const browse = () => chromium.launch({ executablePath, args: process.getuid?.() === 0 ? ["--no-sandbox"] : [] });
 
 /** A page whose every complaint and every request is noted. */
-export async function open(browser, url, { width = 1280, height = 860, colorScheme = "light", credential } = {}) {
+export async function open(browser, url, { width = 1280, height = 860, colorScheme = "light", credential, until = "#live[data-state=live]" } = {}) {
 	const page = await browser.newPage({ viewport: { width, height }, colorScheme, permissions: ["clipboard-read", "clipboard-write"] });
 	page.complaints = [];
 	page.foreign = [];
@@ -97,6 +122,6 @@ export async function open(browser, url, { width = 1280, height = 860, colorSche
 	page.on("request", request => { if (!request.url().startsWith(new URL(url).origin) && !request.url().startsWith("data:")) page.foreign.push(request.url()); });
 	if (credential) await page.addInitScript(it => sessionStorage.setItem("coordinator-credential", it), credential);
 	await page.goto(url);
-	await page.waitForSelector("#live[data-state=live]");
+	await page.waitForSelector(until);
 	return page;
 }
