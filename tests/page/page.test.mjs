@@ -254,3 +254,177 @@ test("the policy lets no script in but the page's own, and the scheme can be cho
 	assert.notEqual(await ground(), light, "the choice is kept");
 	quiet(page, "TrustedHTML", "Trusted");
 });
+
+test("a coordinator that stops is not said to know nobody, and no reload is needed once it is back", async () => {
+	const it = await coordinator();
+	const page = await open(browser, it.url, { credential: it.oncall });
+	await eventually("it is known who this is", async () => (await text(page, "#who")).includes("oncall"));
+	await it.kill("SIGTERM");
+	await page.waitForSelector("#live[data-state=stale]");
+	assert.match(await text(page, "#banners"), /No news/);
+	assert.doesNotMatch(await text(page, "body"), /signed (in|out)/);
+	await it.start();
+	await page.waitForSelector("#live[data-state=live]");
+	assert.equal(await text(page, "#banners"), "");
+	quiet(page, "net::ERR", "503");
+});
+
+test("whoever is refused at once reads why, and sees what there is once there is room", async () => {
+	const it = await coordinator();
+	const stop = new AbortController();
+	const follow = () => fetch(`${it.url}api/v1/live`, { signal: stop.signal });
+	await eventually("all streams are taken", async () => (await follow()).status === 503);
+	const page = await browser.newPage();
+	await page.goto(it.url);
+	await page.waitForSelector("#banners .banner");
+	assert.match(await text(page, "#banners"), /No news/);
+	assert.doesNotMatch(await text(page, "#banners"), /does not answer/);
+	stop.abort();
+	await page.waitForSelector("#live[data-state=live]");
+	await page.evaluate(() => sessionStorage.setItem("coordinator-credential", "coord_…"));
+	await page.reload();
+	await eventually("the mistake is named", async () => (await text(page, "#banners")).includes("is no credential"));
+});
+
+test("who breaks a lock reads what goes with it, before and after", async () => {
+	const it = await coordinator();
+	it.hold("multi", "--and", "multi-2");
+	await it.contended("multi-2", 1, 0);
+	const page = await open(browser, `${it.url}#locks/multi`, { credential: it.oncall });
+	await page.click("[data-break]");
+	await eventually("the other is named", async () => (await text(page, "dialog")).includes("go, too: multi-2"));
+	await page.fill("dialog label:nth-of-type(1) input", "multi");
+	await page.fill("dialog label:nth-of-type(2) input", "it hangs");
+	await page.click("button.danger");
+	await page.waitForSelector("#toasts p");
+	assert.match(await text(page, "#toasts"), /“multi”, “multi-2” was taken away/);
+	await it.contended("multi-2", 0, 0);
+	quiet(page);
+});
+
+test("of several holders, nobody older is called newer", async () => {
+	const it = await coordinator();
+	const [, second] = [it.hold("gpu", "--permits", "2"), await it.contended("gpu", 1, 0) && it.hold("gpu", "--permits", "2")];
+	await it.contended("gpu", 2, 0);
+	const page = await open(browser, `${it.url}#locks/gpu`, { credential: it.oncall });
+	await page.click("#panel li:nth-child(2) [data-break]");
+	await page.waitForSelector("dialog button.danger");
+	second.kill("SIGTERM");
+	await it.contended("gpu", 1, 0);
+	await page.fill("dialog label:nth-of-type(1) input", "gpu");
+	await page.fill("dialog label:nth-of-type(2) input", "it hangs");
+	await page.click("button.danger");
+	await page.waitForSelector("dialog .wrong:not([hidden])");
+	assert.match(await text(page, "dialog .wrong"), /Nobody holds it with that token any more. Nothing was done/);
+	quiet(page, "409");
+});
+
+test("an answer that did not come is not called a no", async () => {
+	const it = await contended();
+	const page = await open(browser, `${it.url}#waits/deploy`, { credential: it.oncall });
+	// It is done, and nobody hears of it.
+	await page.route("**/revoke", async route => { await route.fetch(); await route.abort(); });
+	await page.click("[data-break]");
+	await page.fill("dialog label:nth-of-type(1) input", "deploy");
+	await page.fill("dialog label:nth-of-type(2) input", "it hangs");
+	await page.click("button.danger");
+	await page.waitForSelector("dialog .wrong:not([hidden])");
+	assert.match(await text(page, "dialog .wrong"), /not known whether it was taken away/);
+	await page.unroute("**/revoke");
+	await it.contended("deploy", 1, 1);
+	await page.click("button.danger");
+	await eventually("the second try is a no", async () => (await text(page, "dialog .wrong")).includes("whether the try before"));
+	assert.doesNotMatch(await text(page, "dialog .wrong"), /Nothing was done/);
+	quiet(page, "409", "net::ERR");
+});
+
+test("a lock that is kept can be let go", async () => {
+	const it = await coordinator();
+	const holder = it.hold("nightly", "--at-least", "1h", "--note", "first");
+	await it.contended("nightly", 1, 0);
+	it.hold("nightly", "--note", "second");
+	await it.contended("nightly", 1, 1);
+	holder.kill("SIGTERM");
+	await it.contended("nightly", 0, 1);
+	const page = await open(browser, `${it.url}#waits/nightly`, { credential: it.oncall });
+	await page.waitForSelector("[data-break]");
+	assert.match(await text(page, "#panel"), /Held by nobody[\s\S]*kept[\s\S]*token/);
+	await page.click("[data-break]");
+	await page.fill("dialog label:nth-of-type(1) input", "nightly");
+	await page.fill("dialog label:nth-of-type(2) input", "it has to go again");
+	await page.click("button.danger");
+	await it.contended("nightly", 1, 0);
+	quiet(page);
+});
+
+test("what was missed over a lost connection stands between the events", async () => {
+	const it = await coordinator();
+	const page = await open(browser, `${it.url}#events`);
+	await eventually("an event shows", async () => {
+		it.hold("quick", "--max", "50ms");
+		await new Promise(done => setTimeout(done, 300));
+		return (await text(page, ".log")).includes("quick");
+	});
+	await it.kill();
+	await eventually("that nothing is heard stands there", async () => (await text(page, "main .more")).includes("was lost"));
+	await page.waitForSelector("main .log li:last-child[data-what=missed]");
+	await it.start();
+	await eventually("it is heard again", async () => (await text(page, "main .more")).includes("The last"));
+	assert.equal(await page.locator("main .log [data-what=missed]").count(), 1, "once, however often it was tried");
+	quiet(page, "net::ERR", "503");
+});
+
+test("who may break from now on need not load the page again", async () => {
+	const it = await coordinator();
+	const [credential, line] = it.credential("night");
+	const page = await open(browser, it.url);
+	const file = `${it.home}/access.toml`;
+	const night = may => fs.writeFileSync(file, `${first}\n[[principal]]\nname = "night"\ncredentials = ["${line}"]\nmay = [ { do = [${may}], names = ["*"] } ]\n`);
+	const first = fs.readFileSync(file, "utf8");
+	const reloaded = async may => {
+		night(may);
+		it.server.kill("SIGHUP");
+		await eventually("the rules are read", async () => {
+			const { may: has } = await it.ask("server", { headers: { Authorization: `Bearer ${credential}` } });
+			return has && has.flatMap(rule => rule.do).length === may.split(",").length;
+		});
+	};
+	await reloaded(`"see"`);
+	it.hold("deploy");
+	await it.contended("deploy", 1, 0);
+	await page.evaluate(it => sessionStorage.setItem("coordinator-credential", it), credential);
+	await page.goto(`${it.url}#locks/deploy`);
+	await page.reload();
+	await page.click("[data-break]");
+	assert.match(await text(page, "dialog"), /night may not break “deploy”/);
+	await page.keyboard.press("Escape");
+	await reloaded(`"see", "break"`);
+	await page.click("[data-break]");
+	await page.waitForSelector("dialog button.danger");
+	quiet(page);
+});
+
+test("nobody is called the cause who may wait where it is not told", async () => {
+	const it = await coordinator();
+	const page = await open(browser, it.url);
+	const told = await page.evaluate(async () => {
+		const { waitsView } = await import("/assets/waits.js");
+		const who = (identity, request) => ({ identity, session: identity, owner: 0, request, mode: {}, token: request, held_ms: 9, waiting_ms: 9 });
+		const busy = (name, holder, waiters, waiter_count) => ({ name, holders: [holder], holder_count: 1, waiters, waiter_count });
+		const draw = (locks, word) => {
+			const view = waitsView({ waits: { locks, contended: 2, waiting: 26, complete: true }, at: 0, selected: null });
+			view.el.querySelector("input").value = word;
+			view.draw();
+			return [...view.el.querySelectorAll(".roots > li > .row")].map(row => row.textContent);
+		};
+		const [ann, bob, eve] = [who("ann", 1), who("bob", 2), who("eve", 3)];
+		return [
+			draw([busy("x", ann, [eve], 1), busy("y", bob, [eve], 26)], ""),
+			draw([busy("x", ann, [eve], 1), busy("y", bob, [ann], 1)], "x"),
+			draw([busy("x", ann, [eve], 1), busy("y", bob, [ann], 1)], ""),
+		];
+	});
+	const maybe = "may wait, too: not all that wait are told here";
+	assert.deepEqual(told, [[`ann${maybe}`, `bob${maybe}`], ["annwaits for y"], ["bob"]]);
+	quiet(page);
+});

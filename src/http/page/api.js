@@ -9,13 +9,15 @@ export class Problem extends Error {
 	constructor(status, error) {
 		super(error?.message ?? "the coordinator does not answer");
 		this.status = status;
-		this.code = error?.code ?? "Unavailable";
-		this.hint = error?.hint;
+		this.code = error?.code;
+		this.told = [this.message, error?.hint].filter(Boolean).join(": ");
 	}
 }
 async function send(path, options = {}) {
 	const headers = { ...options.headers };
 	const shown = credential.get();
+	// The browser would refuse it without a word to the coordinator.
+	if (/[^!-~]/.test(shown ?? "")) throw new Problem(401, { message: "What was typed is no credential." });
 	if (shown) headers.Authorization = `Bearer ${shown}`;
 	let answer;
 	try {
@@ -35,23 +37,26 @@ export const revoke = (name, token, reason) => ask(`locks/${encodeURIComponent(n
 	body: JSON.stringify({ token, reason }),
 });
 
-/** Follows a stream until it is stopped. `on(event, data)` hears of each, `lost(problem)` of each end. */
+/** Follows a stream until it is stopped. `on(event, data)` hears of each, and of gaps; `lost(problem)` of each end. */
 export function follow(path, on, lost) {
 	const stop = new AbortController();
 	(async () => {
-		let pause = 250;
+		let pause = 250, open;
 		while (!stop.signal.aborted) {
 			try {
 				const answer = await send(path, { signal: stop.signal });
+				open = true;
 				on("open");
 				for await (const [event, data] of events(answer.body, on)) {
 					pause = 250;
-					if (event === "end") throw new Problem(401, data.error);
+					if (event === "end") throw new Problem(data.error.code === "Unauthenticated" ? 401 : 503, data.error);
 					on(event, data);
 				}
 				throw new Problem(0);
 			} catch (error) {
 				if (stop.signal.aborted) return;
+				if (open) on("gap", { what: "gap" });
+				open = false;
 				lost?.(error);
 			}
 			await new Promise(done => setTimeout(done, pause));

@@ -1,7 +1,7 @@
 // The page: what is known, the header, the views, the keys.
 
 import { ask, follow } from "./api.js";
-import { $, brief, count, h, heat, plural, raw, s, set, span, text, tickAll, visible } from "./dom.js";
+import { $, brief, count, h, heat, plural, s, set, shell, span, text, tickAll, visible } from "./dom.js";
 import { eventsView, locksView, sessionsView } from "./lists.js";
 import { keysDialog, panelOf, signIn } from "./panel.js";
 import { longest, waitsView } from "./waits.js";
@@ -19,18 +19,28 @@ const app = {
 	},
 	problem(error) {
 		app.away = error.code === "StandsBy" && error.message;
-		if (error.status === 401) { app.wrong = error.message; header(); }
+		app.wrong = error.status === 401 && error.message;
+		app.trouble = error.status && error.told;
+		header();
 	},
-	holderOf: name => panel?.name === name ? panel.latest?.lock?.holders[0] : null,
-	mayBreak(name) {
-		if (app.me?.open) return { more: `Without an access file, nothing can be changed from here. On the coordinator's machine: coordinator release --force.` };
-		const rules = app.me?.may ?? [];
+	holders: name => panel?.name === name && panel.latest?.lock?.holders || [],
+	/** Asks each time: rules are changed while the page is open. */
+	async mayBreak(name = "NAME", token = "TOKEN") {
+		await who();
+		if (!app.me) return { sign: app.wrong, more: app.wrong || app.trouble || "The coordinator does not answer." };
+		const { open, may, principal } = app.me;
+		if (open) return { more: `Without an access file, nothing can be changed from here. On the coordinator's machine: coordinator release ${shell(name)} --force --token ${token}` };
 		const fits = names => names === "*" || names === name || names.endsWith("/*") && name.startsWith(names.slice(0, -1)) && name.length > names.length - 1;
-		if (rules.some(rule => rule.do.includes("break") && fits(rule.names))) return { ok: true };
-		return { sign: true, more: `${app.me?.principal ?? "You"} may not break “${visible(name)}”. Sign in as somebody who may.` };
+		if (may.some(rule => rule.do.includes("break") && fits(rule.names))) return { ok: true };
+		return { sign: true, more: `${principal} may not break “${visible(name)}”. Sign in as somebody who may.` };
 	},
 	explain: may => may.sign ? signIn(app, may.more) : app.toast(may.more),
-	restart() { app.wrong = null; app.me = null; begin(); },
+	restart() {
+		app.wrong = app.me = null;
+		live();
+		views[shown].stop?.();
+		views[shown].start?.();
+	},
 };
 
 const views = { waits: waitsView(app), locks: locksView(app), sessions: sessionsView(app), events: eventsView(app) };
@@ -51,15 +61,17 @@ function route() {
 		$("main").replaceChildren(views[name].el);
 		views[name].start?.();
 		for (const a of $("tabs").querySelectorAll("a")) set(a, "aria-current", a.hash === "#" + name && "page");
-		document.title = name === "waits" ? "coordinator" : `${name} · coordinator`;
+		document.title = `${name} · coordinator`;
 	}
 	if (lock !== app.selected) {
 		panel?.stop();
 		panel = null;
 		const before = app.selected;
 		app.selected = lock;
-		if (lock == null) { $("panel").replaceChildren(); focusRow(before); }
-		else {
+		if (lock == null) {
+			$("panel").replaceChildren();
+			views[shown].rows().find(tr => tr.name === before)?.querySelector("[data-row]")?.focus();
+		} else {
 			panel = panelOf(app, lock);
 			$("panel").replaceChildren(panel.el);
 		}
@@ -70,19 +82,17 @@ function route() {
 	}
 	views[shown].draw();
 }
-function focusRow(name) {
-	views[shown].rows().find(tr => tr.name === name)?.querySelector("[data-row]")?.focus();
-}
 
 /** Follows what goes on, and the lock that is open. */
 function live() {
 	endLive();
-	const path = app.selected == null ? "live" : `live?${new URLSearchParams({ lock: app.selected })}`;
+	const path = app.selected == null ? "live" : `live?lock=${encodeURIComponent(app.selected)}`;
 	endLive = follow(path, (event, data) => {
+		if (event === "gap") return;
 		const now = performance.now();
 		app.heard = now;
-		app.away = null;
-		if (event === "open") { if (!app.me) who(); return; }
+		app.away = app.wrong = app.trouble = null;
+		if (event === "open") return who();
 		if (event === "server") took(data, now);
 		else if (event === "waits") {
 			app.waits = data;
@@ -99,16 +109,15 @@ function live() {
 			panel.show(data, now);
 		}
 		header();
-	}, error => { app.problem(error); header(); });
+	}, app.problem);
 }
 async function who() {
 	try {
 		app.me = await ask("server");
-		app.wrong = null;
+		header();
 	} catch (error) {
 		app.problem(error);
 	}
-	header();
 }
 function took(data, now) {
 	const last = app.history.at(-1);
@@ -126,7 +135,7 @@ function took(data, now) {
 const ago = ms => { const now = performance.now(); return app.history.findLast(it => now - it.at >= ms) ?? app.history[0]; };
 function rate() {
 	const last = app.history.at(-1), then = ago(5000);
-	return last && last !== then ? (last.grants - then.grants) / (last.at - then.at) * 1000 : null;
+	return last && last !== then ? perSecond(last, then) * 1000 : null;
 }
 function p99() {
 	const last = app.history.at(-1), then = ago(10_000);
@@ -185,8 +194,8 @@ function header() {
 	const now = performance.now(), quiet = now - app.heard, { server, me, cluster } = app;
 	// What is not heard of stands still.
 	const seen = Math.min(now, app.heard + STALE_MS), since = seen - app.serverAt;
-	const stale = server && quiet > STALE_MS, old = app.scene != null && now - app.scene;
-	document.body.classList.toggle("stale", !!stale);
+	const stale = quiet > STALE_MS, old = app.scene != null && now - app.scene;
+	document.body.classList.toggle("stale", stale);
 	const pill = $("live");
 	set(pill, "data-state", stale || app.wrong ? "stale" : !server ? "" : old > OLD_MS ? "old" : "live");
 	text(pill, app.wrong ? "signed out" : app.away ? "standby" : stale ? `stale: ${span(quiet)}` : !server ? "connecting" : old > OLD_MS ? `waits ${span(old)} old` : "live");
@@ -208,20 +217,15 @@ function header() {
 	banners([
 		app.wrong && { key: "wrong", kind: "hot", title: "Not signed in.", text: app.wrong },
 		app.away ? { key: "away", kind: "warm", title: "Ask the leader.", text: app.away } :
-		stale && { key: "stale", kind: "hot", title: "No news.", text: "The coordinator does not answer. What you see may not be so any more." },
+		!app.wrong && (stale || !server && app.trouble) && { key: "stale", kind: "hot", title: "No news.", text: app.trouble || "The coordinator does not answer. What you see may not be so any more." },
 		server?.grace_ms > since && { key: "grace", kind: "warm", title: `Grace period, ${span(server.grace_ms - since)} left.`, text: "After a crash without a journal: holders get their locks back, everybody else waits." },
-		server?.unsaved_ms > 0 && { key: "unsaved", kind: "hot", title: `Nothing was saved for ${span(server.unsaved_ms)}.`, text: "Look at the disk of the data directory. Granting stops when the reserved tokens are used up." },
+		server?.unsaved_ms > 0 && { key: "unsaved", kind: "hot", title: `Nothing was saved for ${span(server.unsaved_ms)}.`, text: "Look at the disk of the data directory: granting will stop." },
 		server?.draining && { key: "draining", kind: "warm", title: "Stopping.", text: "Holders may finish; nobody else gets anything here." },
-		app.deadlock && now - app.deadlock < 60_000 && { key: "deadlock", kind: "warm", title: `A deadlock was refused ${span(now - app.deadlock)} ago.`, text: `One request was told no, so that the others go on; its client knows the circle, and events name it. ${plural(app.deadlocks, "deadlock")} since the start.` },
+		app.deadlock && now - app.deadlock < 60_000 && { key: "deadlock", kind: "warm", title: `A deadlock was refused ${span(now - app.deadlock)} ago.`, text: `One request was told no, so that the others go on; events name the circle. ${plural(app.deadlocks, "deadlock")} since the start.` },
 		sees && { key: "sees", kind: "", title: `You see ${names ? "these names only:" : "no locks."}`, text: names || `${me.principal} has no rule with see.` },
 	]);
 }
 
-function begin() {
-	live();
-	views[shown]?.stop?.();
-	views[shown]?.start?.();
-}
 const THEMES = [["", "as the system", "◐"], ["light", "light", "☀"], ["dark", "dark", "☾"]];
 function theme(next) {
 	const now = Math.max(0, THEMES.findIndex(([it]) => it === (localStorage.getItem("theme") ?? "")));
@@ -260,10 +264,16 @@ function keys(event) {
 theme(0);
 $("theme").onclick = () => theme(1);
 $("help").onclick = () => keysDialog();
-$("who").onclick = () => app.me?.open ? app.explain(app.mayBreak("")) : signIn(app);
+$("who").onclick = async () => app.me?.open ? app.explain(await app.mayBreak()) : signIn(app);
 addEventListener("hashchange", route);
 addEventListener("keydown", keys);
 document.querySelector(".skip").onclick = event => { event.preventDefault(); $("main").focus(); };
-setInterval(() => { if (performance.now() - app.heard < STALE_MS) tickAll(); header(); }, 1000);
+setInterval(() => {
+	if (performance.now() - app.heard < STALE_MS) {
+		tickAll();
+		if (!app.me) who();
+	}
+	header();
+}, 1000);
 route();
 if (app.selected == null) live();

@@ -14,6 +14,11 @@ function fill(el, attrs, kids) {
 export const h = (tag, attrs, ...kids) => fill(document.createElement(tag), attrs, kids);
 export const s = (tag, attrs, ...kids) => fill(document.createElementNS(SVG, tag), attrs, kids);
 export const button = (label, onclick, attrs) => h("button", { type: "button", onclick, ...attrs }, label);
+/** A table of these columns, of which the third and what follows are figures. */
+export const table = (about, columns, ...kids) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Table of ${about}` },
+	h("table", {}, h("thead", {}, h("tr", {}, columns.map((it, n) => h("th", { scope: "col", class: n > 1 && "r" }, it)))), ...kids));
+/** Where one types what to look for. */
+export const search = (about, act) => h("input", { type: "search", placeholder: about, "aria-label": about, oninput({ target: it }) { clearTimeout(it.later); it.later = setTimeout(act, 200); } });
 export const $ = id => document.getElementById(id);
 
 /** Sets text where it is another: selections stay. */

@@ -1,18 +1,17 @@
 // Locks and sessions by the page, and events as they happen.
 
 import { ask, follow } from "./api.js";
-import { age, button, count, h, mode, raw, set, text, visible } from "./dom.js";
-import { tags } from "./waits.js";
+import { age, button, count, h, mode, raw, search, set, table, text, visible } from "./dom.js";
+import { heldBy } from "./waits.js";
 
 /** A list that is read by pages. */
-function paged(app, { title, columns, path, items, make, search }) {
+function paged(app, { title, columns, items, make, prefix }) {
 	const body = h("tbody"), heading = h("h2", {}, title), note = h("p", { class: "more" });
 	let cursors = [null], next = null, stop = new AbortController();
-	const input = search && h("input", { type: "search", placeholder: "Names that begin with…", "aria-label": "Prefix of names", oninput: () => { clearTimeout(input.later); input.later = setTimeout(first, 200); } });
+	const input = prefix && search("Names that begin with…", () => first());
 	const back = button("Previous", () => { cursors.pop(); load(); }), on = button("Next", () => { cursors.push(next); load(); });
-	const el = h("div", {}, h("div", { class: "bar" }, heading, h("span", { class: "grow" }), input, button("Refresh", () => load()), back, on),
-		h("div", { class: "card" }, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Table of ${title.toLowerCase()}` },
-			h("table", { class: "stack" }, h("thead", {}, h("tr", {}, columns.map(([name, cls]) => h("th", { scope: "col", class: cls }, name)))), body)), note));
+	const el = h("div", {}, h("div", { class: "bar" }, heading, input, button("Refresh", () => load()), back, on),
+		h("div", { class: "card" }, table(items, columns, body), note));
 	const first = () => { cursors = [null]; load(); };
 	async function load() {
 		stop.abort();
@@ -22,7 +21,7 @@ function paged(app, { title, columns, path, items, make, search }) {
 		if (cursor) asked.set("cursor", cursor);
 		if (input?.value) asked.set("prefix", input.value);
 		try {
-			const page = await ask(`${path}?${asked}`, { signal: stop.signal }), at = performance.now();
+			const page = await ask(`${items}?${asked}`, { signal: stop.signal }), at = performance.now();
 			next = page.next;
 			body.replaceChildren(...page[items].map(item => make(item, at)));
 			text(note, body.children.length ? `As of ${new Date().toLocaleTimeString("en-GB")}${next ? "; there is more" : ""}.` : next ? "Nothing on this page; there is more." : "There are none.");
@@ -31,7 +30,7 @@ function paged(app, { title, columns, path, items, make, search }) {
 			if (error.code === "Gone") return first();
 			app.problem(error);
 			body.replaceChildren();
-			text(note, error.message);
+			text(note, error.told);
 		}
 		back.disabled = cursors.length < 2;
 		on.disabled = !next;
@@ -46,15 +45,13 @@ function paged(app, { title, columns, path, items, make, search }) {
 }
 
 export const locksView = app => paged(app, {
-	title: "Locks", path: "locks", items: "locks", search: true,
-	columns: [["Lock"], ["Held by"], ["Held for", "r"], ["Waiting", "r"], ["Token", "r"]],
+	title: "Locks", items: "locks", prefix: true,
+	columns: ["Lock", "Held by", "Held for", "Waiting", "Token"],
 	make(lock, at) {
 		const [holder] = lock.holders;
-		const others = lock.holder_count > 1 ? `and ${count(lock.holder_count - 1)} more` : "";
 		const tr = h("tr", { class: "pick", onclick: () => app.select(lock.name) },
 			h("td", { class: "name" }, button(raw(lock.name), null, { class: "link", "data-row": "" })),
-			h("td", { class: "wide who" }, holder ? [raw(holder.identity), " ", ...tags(holder)] : h("span", { class: "muted" }, "nobody"),
-				h("div", { class: "sub" }, [holder?.note && visible(holder.note), others].filter(Boolean).join(" · "))),
+			h("td", { class: "wide who" }, heldBy(lock)),
 			h("td", { class: "r key" }, holder && age(holder.held_ms, at)),
 			h("td", { class: "r num", "data-label": "waiting" }, count(lock.waiter_count)),
 			h("td", { class: "r num", "data-label": "token" }, holder?.token));
@@ -68,8 +65,8 @@ const leaseLeft = ({ lease_left_ms: left, ttl_ms: ttl }) => left == null ? "no e
 	: `${(left / 1000).toFixed(1)}s${ttl ? ` of ${ttl / 1000}s` : ""}`;
 
 export const sessionsView = app => paged(app, {
-	title: "Sessions", path: "sessions", items: "sessions",
-	columns: [["Identity"], ["Address"], ["Since", "r"], ["Lease left", "r"], ["Holds", "r"], ["Waits", "r"]],
+	title: "Sessions", items: "sessions",
+	columns: ["Identity", "Address", "Since", "Lease left", "Holds", "Waits"],
 	make: (it, at) => h("tr", {},
 		h("td", { class: "who" }, raw(it.identity), " ", !it.connected && h("span", { class: "tag hot" }, "disconnected")),
 		h("td", { class: "wide mono muted" }, it.peer),
@@ -83,7 +80,8 @@ const KEPT = 500;
 
 /** One event, as a line. */
 export function eventLine(it) {
-	if (it.what === "missed") return h("li", { "data-what": "missed" }, h("time", {}, "…"), h("span", { class: "what" }, "missed"), h("span", {}, `${count(it.count)} events are left out here: they were not read in time.`));
+	const missing = it.what === "gap" ? "The connection was lost: what happened meanwhile is not here." : it.what === "missed" && `${count(it.count)} events are left out here: they were not read in time.`;
+	if (missing) return h("li", { "data-what": "missed" }, h("time", {}, "…"), h("span", { class: "what" }, it.what), h("span", {}, missing));
 	const at = new Date(it.at_ms);
 	const about = it.what === "queued" ? `place ${it.position}` : it.what === "lost" ? `${it.reason}, token ${it.token}` : it.what === "rejected" ? `${it.code}: ${visible(it.message)}` : it.token ? `token ${it.token}` : "";
 	const claims = it.claims.flatMap((claim, n) => [n ? ", " : "", raw(claim.name, { class: "name" }), mode(claim.mode) && ` ${mode(claim.mode)}`]);
@@ -94,10 +92,10 @@ export function eventLine(it) {
 export function eventsView(app) {
 	const log = h("ol", { class: "log tall", tabindex: 0, "aria-label": "Events, the newest at the end" });
 	const about = h("p", { class: "more" });
-	const input = h("input", { type: "search", placeholder: "Of this lock only", "aria-label": "Of this lock only", oninput: () => { clearTimeout(input.later); input.later = setTimeout(start, 300); } });
+	const input = search("Of this lock only", start);
 	const pause = button("Pause", toggle);
-	const el = h("div", {}, h("div", { class: "bar" }, h("h2", {}, "Events"), h("span", { class: "grow" }), input, pause), h("div", { class: "card" }, log, about));
-	let end = () => {}, waiting = [], paused = false, due = false;
+	const el = h("div", {}, h("div", { class: "bar" }, h("h2", {}, "Events"), input, pause), h("div", { class: "card" }, log, about));
+	let end = () => {}, waiting = [], paused = false, due = false, deaf = null;
 	function toggle() {
 		paused = !paused;
 		text(pause, paused ? "Go on" : "Pause");
@@ -113,18 +111,20 @@ export function eventsView(app) {
 		if (low) log.scrollTop = log.scrollHeight;
 		tell();
 	}
-	const tell = (why) => text(about, why ?? (paused ? `Paused; ${count(waiting.length)} new.` : log.children.length ? `The last ${count(log.children.length)}.` : "Listening. What happens from now on shows here."));
+	const tell = () => text(about, deaf ?? (paused ? `Paused; ${count(waiting.length)} new.` : log.children.length ? `The last ${count(log.children.length)}.` : "Listening. What happens from now on shows here."));
 	function start() {
 		end();
 		const of = input.value.trim();
 		tell();
-		end = follow(of ? `events?${new URLSearchParams({ lock: of })}` : "events", (event, data) => {
+		end = follow(of ? `events?lock=${encodeURIComponent(of)}` : "events", (event, data) => {
+			if (event === "open") { deaf = null; tell(); }
 			if (!data) return;
 			waiting.push(data);
 			if (!due) { due = true; setTimeout(flush, 120); }
 		}, error => {
 			app.problem(error);
-			tell(error.status ? error.message : "The connection was lost; what happens is not shown.");
+			deaf = error.status ? error.told : "The connection was lost; what happens is not shown.";
+			tell();
 		});
 	}
 	return { el, draw() {}, start, stop: () => end(), focus: () => input.focus(), pause: toggle, rows: () => [] };

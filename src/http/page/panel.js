@@ -1,9 +1,9 @@
 // The panel of a lock, and the dialogs: to break it, to sign in, the keys.
 
-import { credential, follow, revoke } from "./api.js";
+import { ask, credential, follow, revoke } from "./api.js";
 import { age, button, count, h, list, mode, plural, raw, setAge, shell, span, text, visible } from "./dom.js";
 import { eventLine } from "./lists.js";
-import { tags } from "./waits.js";
+import { heldBy } from "./waits.js";
 
 const QUEUE_MAX = 50, EVENTS_MAX = 12;
 
@@ -19,23 +19,22 @@ export function panelOf(app, name) {
 		h("header", {}, title, button("✕", () => app.select(null), { class: "quiet", "aria-label": "Close" })),
 		h("section", {}, held, holders, outlook), h("section", {}, waiting, queue), logs,
 		h("section", {}, h("h3", {}, "On a terminal"), h("div", { class: "copy" }, h("code", {}, line), copy)));
-	let data = null;
 
 	function item(it) {
-		const li = h("li", { class: "item" }, h("div", { class: "who" }, raw(it.identity), " ", ...tags(it), it.note && h("div", { class: "sub" }, visible(it.note))), h("div", {}));
+		const li = h("li", { class: "item" }, h("div", { class: "who" }, heldBy({ holders: [it] })), h("div", {}));
 		li.time = age(0, 0);
 		li.lastChild.append(li.time);
 		return li;
 	}
-	function draw() {
-		if (!data) return;
-		const { lock, at } = data;
+	function show({ lock }, at) {
 		text(held, !lock ? "Not in use" : lock.holder_count ? `Held by ${lock.holder_count > 1 ? count(lock.holder_count) : ""}`.trim() : "Held by nobody");
-		list(holders, lock?.holders ?? [], it => `${it.token}/${it.session}/${it.connected}`, it => {
+		const kept = (lock?.pauses ?? []).filter(it => it.after === "grant").map(it => ({ ...it, kept: true, mode: {}, held_ms: it.granted_ms }));
+		list(holders, [...lock?.holders ?? [], ...kept], it => `${it.token}/${it.session}/${it.connected}`, it => {
 			const li = item(it);
 			li.append(h("div", { class: "facts" }, h("span", {}, `token ${it.token}`), h("span", {}, it.peer)));
-			li.append(button("Break…", () => {
-				const may = app.mayBreak(name);
+			li.append(button("Break…", async () => {
+				const may = await app.mayBreak(name, it.token);
+				if (document.querySelector("dialog")) return;
 				may.ok ? breakDialog(app, name, it, li.time.textContent) : app.explain(may);
 			}, { "data-break": it.token }));
 			return li;
@@ -55,24 +54,22 @@ export function panelOf(app, name) {
 		outlook.hidden = !pauses.length;
 		text(outlook, pauses.join(" "));
 	}
-	const end = follow(`events?${new URLSearchParams({ lock: name })}`, (event, it) => {
+	const end = follow(`events?lock=${encodeURIComponent(name)}`, (event, it) => {
 		if (!it) return;
 		log.append(eventLine(it));
 		while (log.children.length > EVENTS_MAX) log.firstChild.remove();
 		logs.hidden = false;
 	});
-	return { el, name, draw, title, stop: end, show(shown, at) { data = { lock: shown.lock, at }; draw(); },
-		breakFirst() { el.querySelector("[data-break]")?.click(); } };
+	return { el, name, title, stop: end, show, breakFirst() { el.querySelector("[data-break]")?.click(); } };
 }
 
 function dialog(...kids) {
 	const before = document.activeElement;
-	const el = h("dialog", { onclose: () => { el.remove(); before?.focus?.(); } }, ...kids);
+	const el = h("dialog", { "aria-labelledby": "ask", onclose: () => { el.remove(); before?.focus?.(); } }, ...kids);
 	document.body.append(el);
 	el.showModal();
 	return el;
 }
-const labelled = (label, input) => h("label", {}, label, input);
 const cancel = () => button("Cancel", event => event.target.closest("dialog").close());
 
 /** Takes the lock away from that holder and nobody newer. */
@@ -81,6 +78,15 @@ export function breakDialog(app, lock, holder, held) {
 	const why = h("input", { autocomplete: "off", maxlength: 255, oninput: check, required: true });
 	const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
 	const go = h("button", { type: "submit", class: "danger", disabled: true }, "Break lock");
+	const also = h("p");
+	// What was asked for at once has one token.
+	const names = locks => locks.filter(it => it.holders.some(of => of.token === holder.token)).map(it => it.name);
+	let all = new Set([lock]), unsure = false;
+	function tell({ locks }) {
+		all = new Set([...all, ...names(locks)]);
+		const others = [...all].slice(1);
+		text(also, `Locks that were asked for together with it go, too${others[0] ? `: ${others.map(visible).join(", ")}` : ""}.`);
+	}
 	function check() { go.disabled = name.value !== lock || !why.value.trim(); }
 	async function act(event) {
 		event.preventDefault();
@@ -88,44 +94,41 @@ export function breakDialog(app, lock, holder, held) {
 		try {
 			await revoke(lock, holder.token, why.value.trim());
 			el.close();
-			app.toast(`“${visible(lock)}” was taken away from ${visible(holder.identity)}.`);
+			app.toast(`${[...all].map(it => `“${visible(it)}”`).join(", ")} was taken away from ${visible(holder.identity)}.`);
 		} catch (error) {
-			const newer = app.holderOf(lock);
-			const by = newer && newer.token !== holder.token ? `Somebody newer holds it: ${visible(newer.identity)}, token ${newer.token}. ` : "";
-			text(wrong, error.code === "NoSuchGrant" ? `${by || "It was given back meanwhile. "}Nothing was done.` : error.code === "NotInUse" ? "It was given back meanwhile. Nothing was done." : [error.message, error.hint].filter(Boolean).join(": "));
+			const newer = app.holders(lock).find(it => it.token > holder.token), gone = [404, 409].includes(error.status);
+			const late = !error.status || error.status === 504;
+			const by = newer ? `Somebody newer holds it: ${visible(newer.identity)}, token ${newer.token}.` : "Nobody holds it with that token any more.";
+			text(wrong, gone ? `${by} ${unsure ? "It is not known whether the try before has done that." : "Nothing was done."}`
+				: late ? "It is not known whether it was taken away, for no answer came in time. Look who holds it." : error.told);
+			unsure ||= late;
 			wrong.hidden = false;
-			go.disabled = error.status === 409 || error.status === 404;
+			go.disabled = gone;
 		}
 	}
 	const el = dialog(h("form", { onsubmit: act },
 		h("h2", { id: "ask" }, "Take ", raw(lock, { class: "mono" }), " away?"),
-		h("p", {}, raw(holder.identity), ` holds it with token ${holder.token}, for ${held}. Until it has heard of this, two may work at a time; resources that check tokens are safe.`),
-		labelled("Type the name of the lock", name), labelled("Why? (for the audit log)", why), wrong,
+		h("p", {}, raw(holder.identity), holder.kept ? ` has given it back; it is kept free after that grant, token ${holder.token}.` : ` holds it with token ${holder.token}, for ${held}. Until it has heard of this, two may work at a time; resources that check tokens are safe.`), also,
+		h("label", {}, "Type the name of the lock", name), h("label", {}, "Why? (for the audit log)", why), wrong,
 		h("div", { class: "actions" }, cancel(), go)));
-	el.setAttribute("aria-labelledby", "ask");
 	name.focus();
+	tell(app.waits ?? { locks: [] });
+	ask("locks?limit=200").then(tell, () => {});
 }
 
 export function signIn(app, why) {
 	const shown = h("input", { type: "password", autocomplete: "off", spellcheck: "false", required: true, placeholder: "coord_…" });
-	const act = event => {
-		event.preventDefault();
-		credential.set(shown.value.trim());
-		el.close();
-		app.restart();
-	};
-	const out = button("Sign out", () => { credential.set(null); el.close(); app.restart(); });
-	const el = dialog(h("form", { onsubmit: act }, h("h2", { id: "ask" }, "Sign in"),
+	const be = value => { credential.set(value); el.close(); app.restart(); };
+	const out = button("Sign out", () => be(null));
+	const el = dialog(h("form", { onsubmit: event => { event.preventDefault(); be(shown.value.trim()); } }, h("h2", { id: "ask" }, "Sign in"),
 		h("p", { class: why && "wrong" }, why ?? "With a credential of the coordinator's access file. It is kept in this tab, and goes with it."),
-		labelled("Credential", shown),
+		h("label", {}, "Credential", shown),
 		h("div", { class: "actions" }, credential.get() && out, cancel(), h("button", { type: "submit" }, "Sign in"))));
-	el.setAttribute("aria-labelledby", "ask");
 	shown.focus();
 }
 
 export function keysDialog() {
 	const keys = [["1 2 3 4", "waits, locks, sessions, events"], ["/", "filter"], ["j k", "next and previous row"], ["Enter", "open the lock"], ["b", "break the lock that is open"], ["p", "pause events"], ["Esc", "close"], ["?", "these keys"]];
-	const el = dialog(h("h2", { id: "ask" }, "Keys"), h("dl", { class: "keys" }, keys.flatMap(([key, does]) => [h("dt", {}, key.split(" ").flatMap(k => [h("kbd", {}, k), " "])), h("dd", {}, does)])),
+	dialog(h("h2", { id: "ask" }, "Keys"), h("dl", { class: "keys" }, keys.flatMap(([key, does]) => [h("dt", {}, key.split(" ").flatMap(k => [h("kbd", {}, k), " "])), h("dd", {}, does)])),
 		h("form", { method: "dialog", class: "actions" }, h("button", {}, "Close")));
-	el.setAttribute("aria-labelledby", "ask");
 }

@@ -1,6 +1,6 @@
 // What waits: table, tree, and the graph of locks that hang together.
 
-import { age, button, count, h, list, mode, plural, raw, s, set, setAge, span, text, visible } from "./dom.js";
+import { age, button, count, h, list, mode, plural, raw, s, search, set, setAge, span, table, text, visible } from "./dom.js";
 
 const TREE_MAX = 120, GRAPH_MAX = 60, LEAVES_MAX = 5;
 
@@ -8,20 +8,17 @@ const TREE_MAX = 120, GRAPH_MAX = 60, LEAVES_MAX = 5;
 export const longest = lock => lock.waiters.reduce((max, it) => Math.max(max, it.waiting_ms), 0);
 
 export function waitsView(app) {
-	const table = h("tbody"), note = h("p", { class: "more" }), tree = h("div", { class: "tree" }), graph = h("div", { class: "scroll pad", tabindex: 0, role: "region", "aria-label": "Graph" });
+	const body = h("tbody"), note = h("p", { class: "more" }), tree = h("div", { class: "tree" }), graph = h("div", { class: "scroll pad", tabindex: 0, role: "region", "aria-label": "Graph" });
 	const around = h("h2"), graphs = h("div", { class: "card", hidden: true }, around, graph);
-	let drawn = "";
-	const head = ["Lock", "Held by", "Held for", "Waiting", "Longest wait", "Token"];
 	const title = h("h2", {}, "What waits");
-	const search = h("input", { type: "search", placeholder: "Filter by name or identity", "aria-label": "Filter waits", oninput: () => draw() });
+	const input = search("Filter by name or identity", draw);
 	const calm = h("div", { class: "card calm", hidden: true },
 		s("svg", { viewBox: "0 0 54 54", "aria-hidden": "true" }, s("circle", { cx: 27, cy: 27, r: 27 }), s("path", { d: "M17 28l7 7 14-16" })),
 		h("h2", {}, "Nobody waits."), h("p", { class: "muted" }));
 	const shown = h("div", {},
-		h("div", { class: "card" }, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of waits" },
-			h("table", { class: "stack" }, h("thead", {}, h("tr", {}, head.map((it, n) => h("th", { scope: "col", class: n > 1 && "r" }, it)))), table)), note), graphs,
+		h("div", { class: "card" }, table("waits", ["Lock", "Held by", "Held for", "Waiting", "Longest wait", "Token"], body), note), graphs,
 		h("div", { class: "card" }, h("h2", {}, "Who waits for whom"), tree));
-	const bar = h("div", { class: "bar" }, title, h("span", { class: "grow" }), search), el = h("div", {}, bar, calm, shown);
+	const bar = h("div", { class: "bar" }, title, input), el = h("div", {}, bar, calm, shown);
 
 	function draw() {
 		const { waits, at } = app;
@@ -30,26 +27,22 @@ export function waitsView(app) {
 		calm.hidden = !none;
 		shown.hidden = bar.hidden = none;
 		if (none) text(calm.lastChild, app.lastWait ? `Last wait: ${span(performance.now() - app.lastWait)} ago.` : "Nobody has, since this page was opened.");
-		const word = search.value.toLowerCase();
+		const word = input.value.toLowerCase();
 		const is = value => value.toLowerCase().includes(word);
 		const locks = waits.locks.filter(lock => !word || is(lock.name) || [...lock.holders, ...lock.waiters].some(it => is(it.identity)));
-		list(table, locks, lock => lock.name, lock => row(app, lock), (tr, lock) => update(tr, lock, at, app));
-		const told = `${plural(waits.contended, "lock")}, ${plural(waits.waiting, "request")} wait`.replace(/^1 lock, 1 request wait$/, "1 lock, 1 request waits");
-		text(title, told);
+		list(body, locks, lock => lock.name, lock => row(app, lock), (tr, lock) => update(tr, lock, at, app));
+		text(title, `${plural(waits.contended, "lock")}, ${plural(waits.waiting, "request waits", "requests wait")}`);
 		note.hidden = waits.complete && !word;
 		text(note, word ? `${count(locks.length)} of ${count(waits.locks.length)} listed match.` : `These ${count(waits.locks.length)} of ${count(waits.contended)} have the longest waits.`);
 		const had = tree.contains(document.activeElement) && document.activeElement.textContent;
 		tree.replaceChildren(drawTree(app, locks, at));
 		if (had) [...tree.querySelectorAll("button")].find(it => it.textContent === had)?.focus();
-		const shape = app.selected + JSON.stringify(waits.locks.map(it => [it.name, it.holders.map(of => of.token), it.waiters.map(of => of.session + of.request), it.waiter_count]));
-		if (shape === drawn) return;
-		drawn = shape;
 		const svg = app.selected != null && drawGraph(waits.locks, app.selected);
 		graphs.hidden = !svg;
 		text(around, `Around ${visible(app.selected ?? "")}`);
 		graph.replaceChildren(svg || "");
 	}
-	return { el, draw, focus: () => search.focus(), rows: () => [...table.children] };
+	return { el, draw, focus: () => input.focus(), rows: () => [...body.children] };
 }
 
 function row(app, lock) {
@@ -68,9 +61,7 @@ function row(app, lock) {
 function update(tr, lock, at, app) {
 	const [first] = lock.holders;
 	set(tr, "aria-current", app.selected === lock.name && "true");
-	const who = first ? h("div", {}, raw(first.identity), " ", ...tags(first)) : h("div", { class: "muted" }, "nobody");
-	const sub = [first?.note, lock.holder_count > 1 && `and ${plural(lock.holder_count - 1, "other")}`].filter(Boolean).map(visible).join(" · ");
-	tr.cells[1].replaceChildren(who, ...(sub ? [h("div", { class: "sub" }, sub)] : []));
+	tr.cells[1].replaceChildren(...heldBy(lock));
 	tr.held.hidden = !first;
 	if (first) setAge(tr.held, first.held_ms, at);
 	for (const [n, label] of [[2, "held"], [5, "token"]]) set(tr.cells[n], "data-label", first && label);
@@ -78,10 +69,17 @@ function update(tr, lock, at, app) {
 	text(tr.cells[3], count(lock.waiter_count));
 	text(tr.cells[5], first?.token ?? "");
 }
-export const tags = holder => [
+const tags = holder => [
 	mode(holder.mode) && h("span", { class: "tag" }, mode(holder.mode)),
+	holder.kept && h("span", { class: "tag" }, "kept"),
 	holder.connected === false && h("span", { class: "tag hot" }, "disconnected"),
 ].filter(Boolean);
+
+/** Who holds a lock: the first, with its note, and how many others. */
+export function heldBy({ holders: [first], holder_count: all }) {
+	const sub = [first?.note, all > 1 && `and ${plural(all - 1, "other")}`].filter(Boolean).map(visible).join(" · ");
+	return [first ? h("div", {}, raw(first.identity), " ", ...tags(first)) : h("div", { class: "muted" }, "nobody"), h("div", { class: "sub" }, sub)];
+}
 
 /** An owner: who gives back what it has when all that it asked for is granted. */
 const owner = it => `${it.session}/${it.owner || "r" + it.request}`;
@@ -104,6 +102,8 @@ function owners(locks) {
 /** The tree: below each those that wait for it. */
 function drawTree(app, locks, at) {
 	const all = owners(locks), seen = new Set();
+	// Who is on top may wait for what the filter hides, or behind those that are told of a long queue.
+	const known = owners(app.waits.locks), isCut = !app.waits.complete || app.waits.locks.some(it => it.waiter_count > it.waiters.length);
 	let left = TREE_MAX, cut = 0;
 	const pick = name => button(raw(name), () => app.select(name), { class: "link name" });
 	const branch = (of, path) => of.holds.map(({ lock, holder }) => {
@@ -128,12 +128,12 @@ function drawTree(app, locks, at) {
 	for (const root of roots) {
 		if (seen.has(root.key) || left <= 0) { if (!seen.has(root.key)) cut++; continue; }
 		seen.add(root.key);
-		items.push(h("li", {}, h("div", { class: "row" }, raw(root.identity)), branch(root, [root.key])));
+		const [wait] = known.get(root.key).waits;
+		const why = wait ? ["waits for ", pick(wait.lock.name)] : isCut && "may wait, too: not all that wait are told here";
+		items.push(h("li", {}, h("div", { class: "row" }, raw(root.identity), why && h("span", { class: "muted" }, why)), branch(root, [root.key])));
 	}
 	for (const lock of locks) if (!lock.holders.length) items.push(h("li", {}, h("div", { class: "row" }, h("span", { class: "muted" }, "nobody holds"), pick(lock.name)), h("ul", {}, lock.waiters.map(it => h("li", {}, raw(it.identity))))));
-	const ul = h("ul", { class: "roots" }, items, cut > 0 && h("li", { class: "muted" }, "The rest is left out here; filter, or select a lock."));
-	if (!items.length) return h("p", { class: "muted" }, "Nothing matches.");
-	return ul;
+	return items.length ? h("ul", { class: "roots" }, items, cut > 0 && h("li", { class: "muted" }, "The rest is left out here; filter, or select a lock.")) : h("p", { class: "muted" }, "Nothing matches.");
 }
 
 /** The graph of all that hangs together with a lock, if there is one. */
@@ -233,8 +233,5 @@ function picture(nodes, edges, name) {
 		s("title", {}, visible(it.label))));
 	const marker = s("defs", {}, s("marker", { id: "to", viewBox: "0 0 6 6", refX: 5, refY: 3, markerWidth: 6, markerHeight: 6, orient: "auto" }, s("path", { d: "M0 0L5 3L0 6" })));
 	const about = `Who waits for whom around ${visible(name)}. The tree below says the same.`;
-	const svg = s("svg", { class: "graph", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": about }, marker, lines, labels, boxes);
-	set(svg, "width", width);
-	set(svg, "height", height);
-	return svg;
+	return s("svg", { class: "graph", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": about }, marker, lines, labels, boxes);
 }
