@@ -7,7 +7,8 @@ use axum::http::StatusCode;
 use super::api::PATHS;
 
 /// The routes besides those of the API; the last is what is none.
-const OWN: [&str; 6] = ["/livez", "/readyz", "/metrics", "/", "/assets/{name}", "other"];
+const OWN: [&str; 7] =
+    ["/livez", "/readyz", "/leaderz", "/metrics", "/", "/assets/{name}", "other"];
 /// The routes, in the order of the counts.
 const ROUTES: [&str; PATHS.len() + OWN.len()] = {
     let mut all = ["other"; PATHS.len() + OWN.len()];

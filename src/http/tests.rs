@@ -71,6 +71,27 @@ fn probes_and_metrics_answer_whatever_the_port_is_called() {
 }
 
 #[test]
+fn each_probe_is_counted_by_its_own_name() {
+    let (_coordinator, port) = port();
+    for path in ["/livez", "/healthz", "/readyz", "/leaderz", "/elsewhere"] {
+        get(&port, path, "Host: localhost\r\n");
+    }
+    let told = get(&port, "/metrics", "");
+    for (route, status, count) in [
+        ("/livez", "200", 2),
+        ("/readyz", "200", 1),
+        ("/leaderz", "200", 1),
+        ("other", "200", 0),
+        ("other", "404", 1),
+    ] {
+        let line = format!(
+            "coordinator_http_requests_total{{route=\"{route}\",status=\"{status}\"}} {count}"
+        );
+        assert!(told.contains(&line), "{line}");
+    }
+}
+
+#[test]
 fn what_is_called_by_a_strangers_name_is_not_answered() {
     let (_coordinator, port) = port();
     for (host, expected) in [
