@@ -16,7 +16,7 @@ use crate::types::{
 };
 use crate::wire::{
     self, Attach, ClientMessage, JournalDistance, JournalStart, JournalStatus, LockStatus,
-    PROTOCOL, Query, ServerMessage, ServerStatus, Standing,
+    PROTOCOL, Query, ServerMessage, ServerStatus, Standing, WaitedStatus,
 };
 
 /// A server for one connection; gives all that it heard when the client is gone.
@@ -124,6 +124,12 @@ fn inspect(query_id: u64, query: &Query) -> ServerMessage {
         Query::Outlook { .. } | Query::Outlooks { .. } => {
             ServerMessage::Outlook { query_id, locks: Vec::new(), next: None }
         }
+        Query::Waited => {
+            let (bounds_us, counts) = (vec![50, 3_600_000_000], vec![7, 2, 1]);
+            let status = WaitedStatus { epoch: Epoch::new(1), bounds_us, counts };
+            ServerMessage::WaitedStatus { query_id, status: Box::new(status) }
+        }
+        Query::Rights { .. } => ServerMessage::Rights { query_id, verbs: vec!["see".to_owned()] },
         Query::Cluster => ServerMessage::ClusterStatus { query_id, status: None },
         Query::Journal => {
             let (distance, start) = (JournalDistance::Process, JournalStart::New);

@@ -29,7 +29,7 @@ pub use message::{
     Account, After, Attach, CLAIMS_KEPT_MAX, ClientMessage, ClusterStatus, Cycle, CycleLink,
     EXTRAS_KEPT_MAX, Extra, Happening, Held, Hello, Holder, JournalDistance, JournalStart,
     JournalStatus, LockStatus, Mode, Outlook, PROTOCOL, Pause, Query, RawClaim, Reclaim, Request,
-    SealedTicket, ServerMessage, ServerStatus, SessionStatus, Standing, Wait, Waiter,
+    SealedTicket, ServerMessage, ServerStatus, SessionStatus, Standing, Wait, WaitedStatus, Waiter,
 };
 #[cfg(feature = "server")]
 pub(crate) use shown::ShownLock;

@@ -319,6 +319,17 @@ impl Count {
 async fn say_everything(link: &mut Link, who: (&str, Way, bool), rules: Rules, count: &mut Count) {
     let mut latest = 0;
     for name in names() {
+        let query = Query::Rights { name: name.clone() };
+        let told = link.ask(ClientMessage::Inspect { query_id: 1, query }).await;
+        // Sessions look at a pace.
+        if let ServerMessage::Rights { verbs, .. } = told {
+            for verb in ["lock", "share", "see", "break"] {
+                let is_told = verbs.iter().any(|told| told == verb);
+                count.note(may(rules, verb, &name), !is_told, || {
+                    format!("{who:?} {verb} {name:?}: {verbs:?}")
+                });
+            }
+        }
         for (mut message, needs) in about(&name) {
             latest += 1;
             let id = RequestId(latest);

@@ -35,6 +35,9 @@ def test_everything_can_be_looked_at(server, name):
         assert 0 < observer.ping() < 5
         assert observer.journal().start is not None
         assert observer.cluster() is None, "there are no others"
+        waited = observer.waited()
+        assert len(waited.counts) == len(waited.bounds_us) + 1 and sum(waited.counts) > 0
+        assert "break" in observer.rights(name), "there is no access file"
 
 
 def test_only_locks_that_somebody_waits_for_are_contended(server, name):

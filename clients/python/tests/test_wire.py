@@ -55,6 +55,7 @@ RUST_NAMES = {
     "OutlooksSeen": "Outlook",
     "JournalSeen": "JournalStatus",
     "ClusterSeen": "ClusterStatus",
+    "WaitedSeen": "WaitedStatus",
 }
 
 

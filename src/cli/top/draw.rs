@@ -38,7 +38,7 @@ const HELP: [&str; 15] = [
     "/              show only rows that contain a text",
     "s              sort: longest, most waiting, name",
     "b              break the selected grant, by its lock's name and a reason;",
-    "               struck out once the coordinator has said that you may not",
+    "               struck out where you may not",
     "p, r           pause; look now",
     "Ctrl-Z         stop; fg goes on",
     "q, Ctrl-C      quit",
@@ -207,7 +207,7 @@ fn last_line(top: &Top, ink: Ink, pen: &mut Pen<'_>) {
     }
     let [before, breaks, behind] = KEYS;
     x = pen.text(x, y, &format!("  {before}"), QUIET);
-    let style = if top.unable.is_some() { ink.unable() } else { QUIET };
+    let style = if top.bar().is_some() { ink.unable() } else { QUIET };
     x = pen.text(x, y, breaks, style);
     pen.text(x, y, behind, QUIET);
 }
@@ -269,17 +269,26 @@ fn strip(top: &Top, ink: Ink) -> String {
     top.rates.iter().map(|rate| STEPS[step(rate).min(7)]).collect()
 }
 
-/// What somebody has to know now: what was done, what is wrong.
+/// What somebody has to know now; behind it, for how long grants were waited for.
 fn third_line(top: &Top, ink: Ink, pen: &mut Pen<'_>) {
+    let x = match news(top, ink) {
+        Some((news, style)) => pen.text(0, 2, &visible::escaped(&news), style),
+        None => 0,
+    };
+    if let Some(waited) = top.waited.words(top.span, ink.lines) {
+        pen.right(x, 2, &waited, Style::new());
+    }
+}
+
+/// What was done, or what is wrong.
+fn news(top: &Top, ink: Ink) -> Option<(String, Style)> {
     if let Some(said) = &top.said {
-        pen.text(0, 2, &visible::escaped(said), Style::new().add_modifier(Modifier::BOLD));
-        return;
+        return Some((said.clone(), Style::new().add_modifier(Modifier::BOLD)));
     }
     if let Some(trouble) = &top.trouble {
-        pen.text(0, 2, &visible::escaped(trouble), ink.alarm());
-        return;
+        return Some((trouble.clone(), ink.alarm()));
     }
-    let Some(server) = top.sight.as_ref().map(|sight| &sight.server) else { return };
+    let server = top.sight.as_ref().map(|sight| &sight.server)?;
     let alarm = if server.draining {
         "it stops: nothing new is granted".to_owned()
     } else if server.unsaved_ms > 0 {
@@ -289,9 +298,9 @@ fn third_line(top: &Top, ink: Ink, pen: &mut Pen<'_>) {
         let left = words::millis(server.grace_ms);
         format!("grace period, {left} left: only former holders are granted")
     } else {
-        return;
+        return None;
     };
-    pen.text(0, 2, &alarm, ink.alarm());
+    Some((alarm, ink.alarm()))
 }
 
 fn table(top: &Top, ink: Ink, pen: &mut Pen<'_>) {

@@ -1,6 +1,6 @@
 //! A look at the coordinator: what the screen that is shown needs, and no more.
 
-use coordinator::wire::{LockStatus, ServerStatus, SessionStatus};
+use coordinator::wire::{LockStatus, ServerStatus, SessionStatus, WaitedStatus};
 use coordinator::{Error, Observer};
 
 /// Lists longer than this are not fetched: nobody reads them, and each look would take seconds.
@@ -28,6 +28,10 @@ pub(super) struct Sight {
     pub(super) server: ServerStatus,
     /// The rest.
     pub(super) list: List,
+    /// For how long grants were waited for so far; none if the coordinator does not know the question.
+    pub(super) waited: Option<WaitedStatus>,
+    /// The lock that was selected, and whether it may be broken; none if that is not known.
+    pub(super) breakable: Option<(String, bool)>,
 }
 
 /// What is in a screen's table.
@@ -61,8 +65,37 @@ impl List {
     }
 }
 
+/// Who looks.
+#[derive(Debug)]
+pub(super) struct Eyes {
+    /// For what every coordinator tells.
+    pub(super) main: Observer,
+    /// For what one of an earlier version does not know: that ends its connection, and no other.
+    pub(super) beside: Option<Observer>,
+}
+
+impl Eyes {
+    /// For how long grants were waited for, and whether a lock may be broken; as far as that is told.
+    async fn look_beside(
+        &self,
+        selected: Option<String>,
+    ) -> (Option<WaitedStatus>, Option<(String, bool)>) {
+        let Some(beside) = &self.beside else { return (None, None) };
+        let waited = beside.waited().await.ok();
+        let Some(name) = selected else { return (waited, None) };
+        let verbs = beside.rights(&name).await.ok();
+        let may = verbs.map(|verbs| verbs.iter().any(|verb| verb == "break"));
+        (waited, may.map(|may| (name, may)))
+    }
+}
+
 /// Looks. The coordinator as a whole comes first: how long the lists are is known by it.
-pub(super) async fn look(observer: &Observer, wanted: &Wanted) -> Result<Sight, Error> {
+pub(super) async fn look(
+    eyes: &Eyes,
+    wanted: &Wanted,
+    selected: Option<String>,
+) -> Result<Sight, Error> {
+    let observer = &eyes.main;
     let server = observer.server_status().await?;
     let length = match wanted {
         // Each of them has a waiter at least.
@@ -80,5 +113,6 @@ pub(super) async fn look(observer: &Observer, wanted: &Wanted) -> Result<Sight, 
         Wanted::Events => List::Events,
         Wanted::Lock(name) => List::Lock(name.clone(), observer.lock(name).await?),
     };
-    Ok(Sight { server, list })
+    let (counted, breakable) = eyes.look_beside(selected).await;
+    Ok(Sight { server, list, waited: counted, breakable })
 }

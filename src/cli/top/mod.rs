@@ -24,6 +24,7 @@ mod rows;
 mod screen;
 #[cfg(test)]
 mod tests;
+mod waited;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -31,8 +32,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use coordinator::Error;
 use coordinator::types::{FencingToken, RejectionCode};
-use coordinator::{Error, Observer};
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use ratatui::layout::Rect;
@@ -42,9 +43,10 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use self::draw::{Ink, draw, text_of};
-use self::look::{Sight, Wanted, look};
+use self::look::{Eyes, Sight, Wanted, look};
 use self::model::{Order, Top};
 use self::screen::Screen;
+use self::waited::Span;
 use super::process::signals::Signals;
 use super::process::terminal;
 use super::show::ping::connect;
@@ -87,13 +89,15 @@ pub(crate) async fn run(args: TopArgs, settings: &Settings) -> Result<ExitCode, 
         let least = INTERVAL_MIN.as_millis();
         return Err(Failure::usage(format!("--interval is {least} ms at least")));
     }
-    let observer = Arc::new(connect(settings).await?);
+    let main = connect(settings).await?;
+    let eyes = Arc::new(Eyes { main, beside: connect(settings).await.ok() });
     let mut top = Top::new(settings.server.0.as_str());
     let is_live = !args.once && io::stdout().is_terminal() && io::stdin().is_terminal();
     if is_live {
-        return live(observer, top, args.interval, settings).await;
+        return live(eyes, top, args.interval, settings).await;
     }
-    let seen = look(&observer, &top.wanted()).await;
+    top.span = Span::Run;
+    let seen = look(&eyes, &top.wanted(), None).await;
     let sight = seen.map_err(|error| attempt(settings).failed(&error))?;
     top.see(Ok(sight), Instant::now());
     answer::print(&once(&top))?;
@@ -118,7 +122,7 @@ fn once(top: &Top) -> String {
 }
 
 async fn live(
-    observer: Arc<Observer>,
+    eyes: Arc<Eyes>,
     mut top: Top,
     interval: Duration,
     settings: &Settings,
@@ -165,10 +169,10 @@ async fn live(
             Order::Look if looking => {}
             Order::Look => {
                 looking = true;
-                start_look(&observer, top.wanted(), settings, tell.clone());
+                start_look(&eyes, (top.wanted(), top.selected_lock()), settings, tell.clone());
             }
             Order::Break { name, token, reason } => {
-                start_break(&observer, (name, token, reason), settings, tell.clone());
+                start_break(&eyes, (name, token, reason), settings, tell.clone());
             }
         }
     };
@@ -243,14 +247,14 @@ fn number(signal: Signal) -> u8 {
 
 /// Looks, beside what else goes on.
 fn start_look(
-    observer: &Arc<Observer>,
-    wanted: Wanted,
+    eyes: &Arc<Eyes>,
+    (wanted, selected): (Wanted, Option<String>),
     settings: &Settings,
     tell: mpsc::Sender<Heard>,
 ) {
-    let (observer, server) = (Arc::clone(observer), settings.server.0.clone());
+    let (eyes, server) = (Arc::clone(eyes), settings.server.0.clone());
     tokio::spawn(async move {
-        let seen = look(&observer, &wanted).await.map_err(|error| {
+        let seen = look(&eyes, &wanted, selected).await.map_err(|error| {
             let attempt = Attempt { server: server.as_str(), ..Attempt::default() };
             attempt.failed(&error).in_one_line()
         });
@@ -260,15 +264,15 @@ fn start_look(
 
 /// Takes a grant away, and says what came of it.
 fn start_break(
-    observer: &Arc<Observer>,
+    eyes: &Arc<Eyes>,
     (name, token, reason): (String, FencingToken, String),
     settings: &Settings,
     tell: mpsc::Sender<Heard>,
 ) {
-    let (observer, server) = (Arc::clone(observer), settings.server.0.clone());
+    let (eyes, server) = (Arc::clone(eyes), settings.server.0.clone());
     tokio::spawn(async move {
         let shown = visible::quoted(&name);
-        let heard = match observer.revoke_for(&name, token, &reason).await {
+        let heard = match eyes.main.revoke_for(&name, token, &reason).await {
             Ok(()) => Heard::Broken(format!("revoked {shown} from the holder with token {token}")),
             Err(error) => {
                 let (server, lock) = (server.as_str(), name.as_str());

@@ -12,7 +12,9 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::dialog::{Answer, Dialog};
 use super::heard::Heard;
 use super::look::{List, Sight, Wanted};
-use super::rows::{Row, Sort, keep, rows};
+use super::rows::{Grant, Row, Sort, keep, rows};
+use super::waited::{Span, Waited};
+use crate::cli::text::visible;
 
 /// Rates of grants that are drawn side by side.
 pub(super) const RATES_MAX: usize = 12;
@@ -52,10 +54,14 @@ pub(super) struct Top {
     pub(super) said: Option<String>,
     /// Grants a second, from look to look.
     pub(super) rates: VecDeque<u64>,
+    /// For how long grants were waited for.
+    pub(super) waited: Waited,
+    /// Of what time that is told.
+    pub(super) span: Span,
     /// What has happened, as far as somebody listened.
     heard: Heard,
-    /// Why nothing can be broken; none: it is not known that it cannot.
-    pub(super) unable: Option<String>,
+    /// Why what was to be broken was not; none: nothing speaks against the next.
+    unable: Option<String>,
 }
 
 /// What can be shown.
@@ -124,6 +130,8 @@ impl Top {
             trouble: None,
             said: None,
             rates: VecDeque::new(),
+            waited: Waited::default(),
+            span: Span::Lately,
             heard: Heard::default(),
             unable: None,
         }
@@ -185,6 +193,9 @@ impl Top {
                         self.rates.pop_front();
                     }
                 }
+                if let Some(waited) = &sight.waited {
+                    self.waited.see(sight.server.uptime_ms, waited.clone());
+                }
                 self.sight = Some(sight);
                 (self.seen_at, self.trouble) = (Some(now), None);
                 self.settle();
@@ -220,6 +231,28 @@ impl Top {
     pub(super) fn place(&self, rows: &[Row]) -> usize {
         let same = self.selected.as_ref().and_then(|key| rows.iter().position(|it| it.key == *key));
         same.unwrap_or(self.place).min(rows.len().saturating_sub(1))
+    }
+
+    /// The grant of the selected row, if that has one.
+    fn grant(&self) -> Option<Grant> {
+        let rows = self.rows();
+        let place = self.place(&rows);
+        rows.into_iter().nth(place).and_then(|row| row.grant)
+    }
+
+    /// The lock that could be broken.
+    pub(super) fn selected_lock(&self) -> Option<String> {
+        self.grant().map(|grant| grant.lock)
+    }
+
+    /// Why the selected grant cannot be broken; none: it is not known that it cannot.
+    pub(super) fn bar(&self) -> Option<String> {
+        match self.sight.as_ref()?.breakable.as_ref() {
+            Some((name, false)) if self.selected_lock().as_ref() == Some(name) => {
+                Some(format!("no rule lets you break {}", visible::quoted(name)))
+            }
+            _ => self.unable.as_ref().map(|why| format!("{why}; b asks again")),
+        }
     }
 
     /// Takes a key.
@@ -348,13 +381,12 @@ impl Top {
     }
 
     fn ask_to_break(&mut self) {
-        if let Some(why) = self.unable.clone() {
+        if let Some(why) = self.bar() {
             // Somebody may have changed the rules meanwhile: the next time it is asked again.
             self.unable = None;
-            return self.say(format!("{why}; b asks again"));
+            return self.say(why);
         }
-        let rows = self.rows();
-        match rows.get(self.place(&rows)).and_then(|row| row.grant.clone()) {
+        match self.grant() {
             Some(grant) => self.mode = Mode::Breaking(Dialog::new(grant)),
             None => self.say("nobody holds that: nothing to break".to_owned()),
         }

@@ -11,7 +11,9 @@ use coordinator::types::{
     Claim, Epoch, FencingToken, Identity, LockName, Mode as LockMode, Note, OwnerId, RequestId,
     SessionId,
 };
-use coordinator::wire::{Happening, Holder, LockStatus, ServerStatus, SessionStatus, Waiter};
+use coordinator::wire::{
+    Happening, Holder, LockStatus, ServerStatus, SessionStatus, WaitedStatus, Waiter,
+};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -23,7 +25,8 @@ use super::columns::{Column, grouped, lay_out};
 use super::draw::{Ink, draw, text_of};
 use super::heard::EVENTS_MAX;
 use super::look::{LIST_LEN_MAX, List, Sight, Wanted};
-use super::model::{Order, Top};
+use super::model::{Mode, Order, Top};
+use super::waited::Span;
 
 fn server() -> ServerStatus {
     ServerStatus {
@@ -135,8 +138,12 @@ fn seen(list: List) -> (Top, Instant) {
         Wanted::Events => drop(top.press(key('4'))),
         Wanted::Lock(_) => unreachable!("looked into by a key"),
     }
-    top.see(Ok(Sight { server: server(), list }), now);
+    top.see(Ok(sight(server(), list)), now);
     (top, now)
+}
+
+fn sight(server: ServerStatus, list: List) -> Sight {
+    Sight { server, list, waited: None, breakable: None }
 }
 
 fn key(letter: char) -> KeyEvent {
@@ -207,7 +214,7 @@ fn what_is_old_is_not_called_live() {
     assert!(screen(&top, later, Ink::rich(), (80, 10)).contains("STALE for 12s\n"));
     top.see(Err("no coordinator answers at locks.internal:5625".to_owned()), later);
     assert_screen("stale.txt", &top, later, (80, 10));
-    top.see(Ok(Sight { server: server(), list: List::Waits(locks()) }), later);
+    top.see(Ok(sight(server(), List::Waits(locks()))), later);
     assert!(screen(&top, later, Ink::rich(), (80, 10)).contains("live\n"));
 }
 
@@ -228,7 +235,7 @@ fn what_an_operator_must_know_first_is_said_above_the_table() {
         (ServerStatus { unsaved_ms: 90_000, ..server() }, "cannot be saved for 1m30s"),
         (ServerStatus { grace_ms: 7_000, ..server() }, "grace period, 7s left"),
     ] {
-        top.see(Ok(Sight { server, list: List::Waits(locks()) }), now);
+        top.see(Ok(sight(server, List::Waits(locks()))), now);
         assert!(screen(&top, now, Ink::rich(), (80, 24)).contains(words), "{words}");
     }
 }
@@ -242,7 +249,7 @@ fn grants_a_second_are_those_of_one_run() {
         epoch: Epoch::new(epoch),
         ..server()
     };
-    let mut see = |server| top.see(Ok(Sight { server, list: List::Waits(locks()) }), now);
+    let mut see = |server| top.see(Ok(sight(server, List::Waits(locks()))), now);
     see(after(1_000, 41_230, 18));
     see(after(2_000, 61_230, 18));
     see(ServerStatus { grants: 3, uptime_ms: 500, ..after(0, 0, 19) });
@@ -265,7 +272,7 @@ fn the_selection_stays_on_its_row_wherever_that_goes() {
     assert_eq!(selected(&top).as_deref(), Some("config/prices"), "by name it is the first");
     let without =
         locks().into_iter().filter(|lock| lock.name.as_str() != "config/prices").collect();
-    top.see(Ok(Sight { server: server(), list: List::Waits(without) }), now);
+    top.see(Ok(sight(server(), List::Waits(without))), now);
     assert_eq!(selected(&top).as_deref(), Some("deploy"), "the next in its place");
     press(&mut top, KeyCode::End);
     press(&mut top, KeyCode::Down);
@@ -290,11 +297,11 @@ fn a_lock_that_is_looked_into_shows_all_holders_and_waiters() {
     assert_eq!(top.wanted(), Wanted::Lock("deploy".to_owned()));
     let list = |lock| List::Lock("deploy".to_owned(), lock);
     // An answer to what was asked before is for a list that is not shown any more.
-    top.see(Ok(Sight { server: server(), list: List::Waits(Vec::new()) }), now);
+    top.see(Ok(sight(server(), List::Waits(Vec::new()))), now);
     assert!(screen(&top, now, Ink::rich(), (80, 10)).contains("looking..."));
-    top.see(Ok(Sight { server: server(), list: list(locks().into_iter().nth(1)) }), now);
+    top.see(Ok(sight(server(), list(locks().into_iter().nth(1)))), now);
     assert_screen("inside.txt", &top, now, (100, 12));
-    top.see(Ok(Sight { server: server(), list: list(None) }), now);
+    top.see(Ok(sight(server(), list(None))), now);
     assert!(screen(&top, now, Ink::rich(), (80, 10)).contains("\"deploy\" is free"));
     assert_eq!(press(&mut top, KeyCode::Esc), Order::Look);
     assert_eq!(top.wanted(), Wanted::Waits);
@@ -314,7 +321,7 @@ fn nothing_is_broken_before_its_name_is_typed_and_a_reason_given() {
     type_in(&mut top, "ci-7 hangs");
     // Somebody newer has it by now: what was asked about is what is meant.
     let newer = lock("deploy", vec![holder("eve", 1900, 10, "")], vec![waiter("x", 9)]);
-    top.see(Ok(Sight { server: server(), list: List::Waits(vec![newer]) }), now);
+    top.see(Ok(sight(server(), List::Waits(vec![newer]))), now);
     assert_screen("break_now.txt", &top, now, (80, 24));
     let expected = Order::Break {
         name: "deploy".to_owned(),
@@ -355,7 +362,7 @@ fn what_happens_is_shown_as_it_happens_with_the_newest_last() {
     let now = Instant::now();
     assert_eq!(top.press(key('4')), Order::Look);
     assert!(top.listens());
-    top.see(Ok(Sight { server: server(), list: List::Events }), now);
+    top.see(Ok(sight(server(), List::Events)), now);
     assert!(screen(&top, now, Ink::rich(), (80, 10)).contains("nothing has happened since"));
     top.hear(&happened(0, Happening::Requested));
     top.hear(&happened(1, Happening::Queued { position: 2 }));
@@ -378,7 +385,7 @@ fn what_happens_is_shown_as_it_happens_with_the_newest_last() {
     press(&mut top, KeyCode::Enter);
     assert_eq!(top.wanted(), Wanted::Lock("deploy".to_owned()));
     press(&mut top, KeyCode::Esc);
-    top.see(Ok(Sight { server: server(), list: List::Events }), now);
+    top.see(Ok(sight(server(), List::Events)), now);
     assert_eq!(selected(&top), "6");
     top.press(key('p'));
     assert!(!top.listens(), "nobody listens while it is paused");
@@ -390,7 +397,7 @@ fn what_happens_is_shown_as_it_happens_with_the_newest_last() {
 fn so_many_events_are_kept_and_the_oldest_goes() {
     let mut top = Top::new("locks.internal:5625");
     top.press(key('4'));
-    top.see(Ok(Sight { server: server(), list: List::Events }), Instant::now());
+    top.see(Ok(sight(server(), List::Events)), Instant::now());
     for ms in 0..=EVENTS_MAX as u64 {
         top.hear(&happened(ms, Happening::Requested));
     }
@@ -419,6 +426,47 @@ fn who_may_not_break_hears_why_and_the_key_is_grey_from_then_on() {
     );
     top.press(key('b'));
     assert!(screen(&top, now, Ink::rich(), (80, 24)).contains("type the lock's name"));
+}
+
+#[test]
+fn where_no_rule_lets_one_break_the_key_is_grey_beforehand_and_no_question_comes() {
+    let (mut top, now) = seen(List::Waits(locks()));
+    let breakable = |may| Some(("deploy".to_owned(), may));
+    top.see(
+        Ok(Sight { breakable: breakable(false), ..sight(server(), List::Waits(locks())) }),
+        now,
+    );
+    assert_eq!(top.selected_lock().as_deref(), Some("deploy"));
+    assert_eq!(top.bar().unwrap(), "no rule lets you break \"deploy\"");
+    top.press(key('b'));
+    assert!(screen(&top, now, Ink::rich(), (80, 24)).contains("no rule lets you break \"deploy\""));
+    top.press(key('b'));
+    assert_eq!(top.mode, Mode::Browsing, "however often it is pressed");
+    // Another lock is another question, and so are other rules.
+    press(&mut top, KeyCode::Down);
+    assert_eq!(top.bar(), None);
+    press(&mut top, KeyCode::Up);
+    top.see(Ok(Sight { breakable: breakable(true), ..sight(server(), List::Waits(locks())) }), now);
+    assert_eq!(top.bar(), None);
+}
+
+#[test]
+fn percentiles_of_waits_stand_below_the_rate_of_grants() {
+    let (mut top, now) = seen(List::Waits(locks()));
+    let mut see = |ms, grants, counts: [u64; 4]| {
+        let bounds_us = vec![50, 1_000_000, 2_500_000];
+        let waited = WaitedStatus { epoch: Epoch::new(18), bounds_us, counts: counts.to_vec() };
+        let server = ServerStatus { uptime_ms: ms, grants, ..server() };
+        let waited = Some(waited);
+        top.see(Ok(Sight { waited, ..sight(server, List::Waits(locks())) }), now);
+    };
+    see(1_000, 1_000, [1_000, 0, 0, 0]);
+    see(2_000, 42_230, [41_000, 1_000, 230, 0]);
+    assert_screen("waited.txt", &top, now, (80, 24));
+    assert_screen("waited_wide.txt", &top, now, (200, 12));
+    assert_screen("waited_narrow.txt", &top, now, (40, 10));
+    top.span = Span::Run;
+    assert_screen("waited_once.txt", &top, now, (80, 8));
 }
 
 #[test]

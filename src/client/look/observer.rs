@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::types::{FencingToken, LockName, Note};
 use crate::wire::{
     ClusterStatus, JournalStatus, LockStatus, Outlook, Query, ServerMessage, ServerStatus,
-    SessionStatus,
+    SessionStatus, WaitedStatus,
 };
 
 use super::elect::Leaders;
@@ -129,6 +129,42 @@ impl Observer {
     pub async fn cluster(&self) -> Result<Option<ClusterStatus>, Error> {
         match self.inspect(Query::Cluster).await? {
             ServerMessage::ClusterStatus { status, .. } => Ok(status.map(|status| *status)),
+            other => Err(self.shared.out_of_place(&other)),
+        }
+    }
+
+    /// For how long grants were waited for in this run of the coordinator. One of an earlier version does not
+    /// know the question, and closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn waited(&self) -> Result<WaitedStatus, Error> {
+        match self.inspect(Query::Waited).await? {
+            ServerMessage::WaitedStatus { status, .. } => Ok(*status),
+            other => Err(self.shared.out_of_place(&other)),
+        }
+    }
+
+    /// What may be done with a lock by who this has proven to be, in the verbs of an access file: of `lock`,
+    /// `share`, `see` and `break`. Nothing is denied by the question, so no audit log has it. A coordinator of
+    /// an earlier version does not know it, and closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes, or the name is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn rights(&self, name: impl AsRef<str>) -> Result<Vec<String>, Error> {
+        let name = lock_name(name.as_ref())?;
+        match self.inspect(Query::Rights { name }).await? {
+            ServerMessage::Rights { verbs, .. } => Ok(verbs),
             other => Err(self.shared.out_of_place(&other)),
         }
     }

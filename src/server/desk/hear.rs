@@ -387,9 +387,14 @@ impl Desk {
                     self.inspect_lock(connection, query_id, query, &name, now, allowed);
                 }
             }
+            Query::Rights { ref name } => {
+                self.looked += LOOK_STEPS;
+                self.tell_rights(connection, query_id, name);
+            }
             Query::Server
             | Query::Journal
             | Query::Cluster
+            | Query::Waited
             | Query::Locks { .. }
             | Query::Sessions { .. }
             | Query::Outlooks { .. }
@@ -441,12 +446,13 @@ impl Desk {
             }
             Query::Journal => inspect::journal(query_id, &self.counters.keeping),
             Query::Cluster => inspect::cluster(query_id, self.counters.roles.role()),
+            Query::Waited => inspect::waited(table, query_id),
             Query::Locks { cursor } => look.locks(cursor, budget),
             Query::Sessions { cursor } => look.sessions(cursor, budget),
             Query::Outlooks { cursor } => look.outlooks(cursor, budget),
             Query::Contended { cursor } => look.contended(cursor, budget),
             // About one lock, and answered by that.
-            Query::Lock { .. } | Query::Outlook { .. } => return,
+            Query::Lock { .. } | Query::Outlook { .. } | Query::Rights { .. } => return,
         };
         self.connections.tell(connection, &answer);
     }

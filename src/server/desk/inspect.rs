@@ -22,7 +22,7 @@ use crate::server::role::Role;
 use crate::types::{Cycle, CycleLink, RequestId, Timestamp};
 use crate::wire::{
     self, After, FRAME_LEN_MAX, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus,
-    Outlook, ServerMessage, ServerStatus, SessionStatus, Waiter,
+    Outlook, ServerMessage, ServerStatus, SessionStatus, WaitedStatus, Waiter,
 };
 
 /// What one turn may put into pages.
@@ -151,6 +151,14 @@ pub(in crate::server) fn journal(query_id: u64, keeping: &Keeping) -> ServerMess
 /// The cluster that it leads, if it is one of several.
 pub(in crate::server) fn cluster(query_id: u64, role: Option<Role>) -> ServerMessage {
     ServerMessage::ClusterStatus { query_id, status: role.map(|role| Box::new(role.status())) }
+}
+
+/// For how long grants were waited for in this run.
+pub(in crate::server) fn waited(table: &LockTable, query_id: u64) -> ServerMessage {
+    let (bounds, counts): (Vec<_>, Vec<_>) = table.tally().waits.buckets().unzip();
+    let bounds_us = bounds.into_iter().flatten().map(render::micros).collect();
+    let status = Box::new(WaitedStatus { epoch: table.epoch(), bounds_us, counts });
+    ServerMessage::WaitedStatus { query_id, status }
 }
 
 /// A look at everything, by somebody who may see some of it.

@@ -354,6 +354,29 @@ fn an_observer_looks_and_revokes_and_does_nothing_else() {
     );
 }
 
+#[test]
+fn an_observer_is_told_for_how_long_grants_were_waited_for() {
+    let bench = Bench::new();
+    let (holder, waiter) = (bench.open(), bench.open());
+    holder.submit(vec![request(1, "printer")]);
+    bench.settle();
+    waiter.submit(vec![request(1, "printer")]);
+    bench.pass(Duration::from_secs(2));
+    holder.submit(vec![release(1, holder.take_grant(1))]);
+    bench.settle();
+    let observer = bench.connect();
+    let question = ClientMessage::Inspect { query_id: 3, query: Query::Waited };
+    observer.submit(vec![hello(Attach::Observer), question]);
+    let told = observer.take().pop();
+    let Some(ServerMessage::WaitedStatus { query_id: 3, status }) = told else {
+        panic!("{told:?}");
+    };
+    let counted = status.counts.iter().zip(&status.bounds_us);
+    let counted: Vec<_> = counted.filter(|(count, _)| **count > 0).collect();
+    assert_eq!(counted, [(&1, &50), (&1, &2_500_000)], "one at once, one after two seconds");
+    assert_eq!(status.counts.len(), status.bounds_us.len() + 1);
+}
+
 /// Locks with names as long as they may be.
 fn crowded() -> (Bench, Client, usize) {
     let bench = Bench::new();

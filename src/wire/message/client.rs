@@ -152,6 +152,7 @@ impl ClientMessage {
                     | Query::Outlooks { .. }
                     | Query::Journal
                     | Query::Cluster
+                    | Query::Waited
                     | Query::Contended { .. },
                 ..
             } => 0,
@@ -181,9 +182,10 @@ impl ClientMessage {
             | Self::Watch { name, .. }
             | Self::Unwatch { name }
             | Self::Subscribe { name: Some(name), .. }
-            | Self::Inspect { query: Query::Lock { name } | Query::Outlook { name }, .. } => {
-                name.len()
-            }
+            | Self::Inspect {
+                query: Query::Lock { name } | Query::Outlook { name } | Query::Rights { name },
+                ..
+            } => name.len(),
         }
     }
 }
@@ -394,4 +396,11 @@ pub enum Query {
     },
     /// The cluster that the coordinator leads, if it is one of several.
     Cluster,
+    /// For how long grants were waited for in this run.
+    Waited,
+    /// What whoever asks may do with a lock.
+    Rights {
+        /// Its name.
+        name: String,
+    },
 }

@@ -10,7 +10,7 @@ pub use self::client::{Attach, ClientMessage, Extra, Hello, Query, Reclaim, Requ
 pub use self::server::{Happening, ServerMessage};
 pub use self::status::{
     After, ClusterStatus, Holder, JournalDistance, JournalStart, JournalStatus, LockStatus,
-    Outlook, Pause, ServerStatus, SessionStatus, Waiter,
+    Outlook, Pause, ServerStatus, SessionStatus, WaitedStatus, Waiter,
 };
 use crate::types::CLAIMS_MAX;
 /// The words of the vocabulary that messages and all rooms share.

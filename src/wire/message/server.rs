@@ -10,7 +10,7 @@ use crate::types::{
 use super::lists::event_claims;
 use super::{
     ClusterStatus, JournalStatus, LockStatus, Outlook, SealedTicket, ServerStatus, SessionStatus,
-    Standing,
+    Standing, WaitedStatus,
 };
 use crate::types::list::list;
 
@@ -186,6 +186,21 @@ pub enum ServerMessage {
         /// The status; none: there are no others.
         status: Option<Box<ClusterStatus>>,
     },
+    /// For how long grants were waited for.
+    WaitedStatus {
+        /// From `Inspect`.
+        query_id: u64,
+        /// The status.
+        status: Box<WaitedStatus>,
+    },
+    /// What whoever asks may do with a lock. Nothing is denied by it.
+    Rights {
+        /// From `Inspect`.
+        query_id: u64,
+        /// The verbs, as an access file has them: of `lock`, `share`, `see` and `break`.
+        #[serde(deserialize_with = "list")]
+        verbs: Vec<String>,
+    },
 }
 
 impl ServerMessage {
@@ -199,7 +214,9 @@ impl ServerMessage {
             | Self::Subscribed { query_id }
             | Self::Outlook { query_id, .. }
             | Self::JournalStatus { query_id, .. }
-            | Self::ClusterStatus { query_id, .. } => Some(query_id),
+            | Self::ClusterStatus { query_id, .. }
+            | Self::WaitedStatus { query_id, .. }
+            | Self::Rights { query_id, .. } => Some(query_id),
             Self::Welcome { .. }
             | Self::Grant { .. }
             | Self::Queued { .. }
@@ -236,6 +253,8 @@ impl ServerMessage {
             Self::Outlook { .. } => "Outlook",
             Self::JournalStatus { .. } => "JournalStatus",
             Self::ClusterStatus { .. } => "ClusterStatus",
+            Self::WaitedStatus { .. } => "WaitedStatus",
+            Self::Rights { .. } => "Rights",
         }
     }
 }

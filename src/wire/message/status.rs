@@ -255,3 +255,17 @@ pub struct ClusterStatus {
     /// The name of that standby; empty while it is not known.
     pub standby: String,
 }
+
+/// For how long grants were waited for since a run began: counts by bounds that never change. Those that
+/// were granted at once count as waits of no time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitedStatus {
+    /// The run: what another one counted is not to be compared.
+    pub epoch: Epoch,
+    /// The bounds, in microseconds, each greater than the one before.
+    #[serde(deserialize_with = "list")]
+    pub bounds_us: Vec<u64>,
+    /// How many were within each bound and past the one before; at last, how many were past all.
+    #[serde(deserialize_with = "list")]
+    pub counts: Vec<u64>,
+}

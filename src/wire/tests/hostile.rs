@@ -169,6 +169,16 @@ fn a_length_that_is_a_lie_is_refused_in_every_field_of_a_server() {
                 lie_about(&message, &status.leader);
                 lie_about(&message, &status.standby);
             }
+            ServerMessage::WaitedStatus { status, .. } => {
+                lie_about(&message, &status.bounds_us);
+                lie_about(&message, &status.counts);
+            }
+            ServerMessage::Rights { verbs, .. } => {
+                lie_about(&message, verbs);
+                for verb in verbs {
+                    lie_about(&message, verb);
+                }
+            }
             ServerMessage::SessionStatus { sessions, .. } => {
                 lie_about(&message, sessions);
                 for session in sessions {
@@ -398,7 +408,7 @@ fn an_unknown_variant_is_refused_in_every_enum() {
     check::<Attach>(3);
     check::<Wait>(3);
     check::<Mode>(3);
-    check::<Query>(9);
+    check::<Query>(11);
     check::<After>(2);
     check::<Standing>(3);
     check::<Happening>(7);

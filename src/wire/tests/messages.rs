@@ -14,7 +14,7 @@ use crate::types::{
 /// How many messages a client has.
 pub(super) const CLIENT_MESSAGES: u32 = 17;
 /// How many messages a server has.
-pub(super) const SERVER_MESSAGES: u32 = 19;
+pub(super) const SERVER_MESSAGES: u32 = 21;
 
 /// A session's id: its bytes count up.
 pub(super) const SESSION: SessionId = SessionId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
@@ -201,6 +201,8 @@ pub(super) fn client() -> Vec<(&'static str, ClientMessage)> {
 fn with_more() -> Vec<(&'static str, ClientMessage)> {
     vec![
         ("Inspect, Cluster", inspect(Query::Cluster)),
+        ("Inspect, Waited", inspect(Query::Waited)),
+        ("Inspect, Rights", inspect(Query::Rights { name: "printer".into() })),
         ("RequestWith, to keep it", with_extras(request(Wait::Never, vec![Mode::Exclusive]))),
         ("RequestWith, newest first", superseding(request(Wait::Forever, vec![Mode::Exclusive]))),
         (
@@ -309,6 +311,7 @@ pub(super) fn server() -> Vec<(&'static str, ServerMessage)> {
     ]
     .into_iter()
     .chain(looks())
+    .chain(later_looks())
     .collect()
 }
 
@@ -408,6 +411,24 @@ fn looks() -> Vec<(&'static str, ServerMessage)> {
             "ClusterStatus",
             ServerMessage::ClusterStatus { query_id: 9, status: Some(Box::new(cluster())) },
         ),
+    ]
+}
+
+/// What is counted of waits, and what somebody may do.
+fn later_looks() -> Vec<(&'static str, ServerMessage)> {
+    vec![
+        (
+            "WaitedStatus",
+            ServerMessage::WaitedStatus {
+                query_id: 9,
+                status: Box::new(WaitedStatus {
+                    epoch: Epoch(18),
+                    bounds_us: vec![50, 1_000_000],
+                    counts: vec![0x0102_0304_0506, 7, 1],
+                }),
+            },
+        ),
+        ("Rights", ServerMessage::Rights { query_id: 9, verbs: vec!["lock".into(), "see".into()] }),
     ]
 }
 

@@ -79,6 +79,8 @@ fn query() -> impl Strategy<Value = Query> {
         Just(Query::Journal),
         any::<u64>().prop_map(|cursor| Query::Contended { cursor }),
         Just(Query::Cluster),
+        Just(Query::Waited),
+        text().prop_map(|name| Query::Rights { name }),
     ]
 }
 
@@ -474,6 +476,12 @@ pub(super) fn server_message() -> impl Strategy<Value = ServerMessage> {
         (any::<u64>(), proptest::option::of(cluster_status())).prop_map(|(query_id, status)| {
             ServerMessage::ClusterStatus { query_id, status: status.map(Box::new) }
         }),
+        any::<(u64, u64, Vec<u64>, Vec<u64>)>().prop_map(|(query_id, epoch, bounds_us, counts)| {
+            let status = WaitedStatus { epoch: Epoch::new(epoch), bounds_us, counts };
+            ServerMessage::WaitedStatus { query_id, status: Box::new(status) }
+        }),
+        (any::<u64>(), vec(text(), 0..3))
+            .prop_map(|(query_id, verbs)| ServerMessage::Rights { query_id, verbs }),
     ]
 }
 

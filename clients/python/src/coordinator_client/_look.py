@@ -57,6 +57,18 @@ def cluster() -> Look[Optional[wire.ClusterStatus]]:
     return _expect(answer, wire.ClusterSeen).status  # type: ignore[no-any-return]
 
 
+def waited() -> Look[wire.WaitedStatus]:
+    """For how long grants were waited for in this run of the coordinator."""
+    answer = yield wire.QueryWaited()
+    return _expect(answer, wire.WaitedSeen).status  # type: ignore[no-any-return]
+
+
+def rights(name: str) -> Look[List[str]]:
+    """What may be done with a lock: verbs of an access file."""
+    answer = yield wire.QueryRights(_terms.lock_name(name))
+    return _expect(answer, wire.Rights).verbs  # type: ignore[no-any-return]
+
+
 def journal() -> Look[wire.JournalStatus]:
     """The journal, and how the coordinator's run began."""
     answer = yield wire.QueryJournal()

@@ -198,6 +198,14 @@ class Observer:
         """The cluster that the coordinator leads; None: it is in none."""
         return await self._look(_look.cluster())
 
+    async def waited(self) -> wire.WaitedStatus:
+        """For how long grants were waited for in this run of the coordinator."""
+        return await self._look(_look.waited())
+
+    async def rights(self, name: str) -> List[str]:
+        """What may be done with a lock: of `lock`, `share`, `see` and `break`."""
+        return await self._look(_look.rights(name))
+
     async def journal(self) -> wire.JournalStatus:
         """The journal of the coordinator, and how its run began."""
         return await self._look(_look.journal())

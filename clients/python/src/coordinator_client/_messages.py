@@ -15,9 +15,9 @@ from ._structures import (
     HappenedLost, HappenedQueued, HappenedRejected, HappenedReleased, HappenedRequested, Happening,
     Held, Holder, JournalStatus, LockStatus, Never, New, Observer, Opened, Outlook, Pause, Permits,
     Query, QueryCluster, QueryContended, QueryJournal, QueryLock, QueryLocks, QueryOutlook,
-    QueryOutlooks, QueryServer, QuerySessions, Reopened, Resume, Resumed, ServerStatus,
-    SessionStatus, Shared, Standing, StartLost, StartNew, StartReplayed, StartSaved, Supersede,
-    Ticket, Timeout, Wait, Waiter, string, u128, u16, u32, u64,
+    QueryOutlooks, QueryRights, QueryServer, QuerySessions, QueryWaited, Reopened, Resume, Resumed,
+    ServerStatus, SessionStatus, Shared, Standing, StartLost, StartNew, StartReplayed, StartSaved,
+    Supersede, Ticket, Timeout, Wait, WaitedStatus, Waiter, string, u128, u16, u32, u64,
 )  # fmt: skip
 
 PROTOCOL = 1
@@ -313,6 +313,20 @@ class ClusterSeen(NamedTuple):
     status: Optional[ClusterStatus]
 
 
+class WaitedSeen(NamedTuple):
+    """The server's WaitedStatus: for how long grants were waited for."""
+
+    query_id: u64
+    status: WaitedStatus
+
+
+class Rights(NamedTuple):
+    """What whoever asks may do with a lock."""
+
+    query_id: u64
+    verbs: List[string]
+
+
 ClientMessage = Union[
     Hello, Request, Release, Cancel, KeepAlive, Goodbye, Inspect, Revoke, Reclaim, Account, Watch,
     Subscribe, RequestWith, ReclaimWith, Unwatch, Authenticate, RevokeFor,
@@ -320,7 +334,7 @@ ClientMessage = Union[
 ServerMessage = Union[
     Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell, ServerSeen,
     LocksSeen, SessionsSeen, Revoked, Subscribed, Event, Missed, OutlooksSeen, JournalSeen,
-    ClusterSeen,
+    ClusterSeen, WaitedSeen, Rights,
 ]  # fmt: skip
 
 # A variant's number is its place. New ones are appended, and nothing else ever changes.
@@ -330,7 +344,7 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "Mode": (Exclusive, Shared, Permits),
     "Query": (
         QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks,
-        QueryJournal, QueryContended, QueryCluster,
+        QueryJournal, QueryContended, QueryCluster, QueryWaited, QueryRights,
     ),
     "Extra": (AtLeast, Supersede),
     "After": (AfterLoss, AfterGrant),
@@ -348,10 +362,10 @@ CHOICES: Dict[str, Tuple[Type[Any], ...]] = {
     "ServerMessage": (
         Welcome, Grant, Queued, Released, Cancelled, Lost, Rejected, KeptAlive, Farewell,
         ServerSeen, LocksSeen, SessionsSeen, Revoked, Subscribed, Event, Missed, OutlooksSeen,
-        JournalSeen, ClusterSeen,
+        JournalSeen, ClusterSeen, WaitedSeen, Rights,
     ),
 }  # fmt: skip
 STRUCTURES: Tuple[Type[Any], ...] = (
     Claim, Held, Ticket, CycleLink, ServerStatus, Holder, Waiter, LockStatus, SessionStatus, Pause,
-    Outlook, JournalStatus, ClusterStatus, Request, Reclaim,
+    Outlook, JournalStatus, ClusterStatus, WaitedStatus, Request, Reclaim,
 )  # fmt: skip

@@ -106,6 +106,16 @@ class QueryJournal(NamedTuple):
     """Query: the journal, and how this run began."""
 
 
+class QueryWaited(NamedTuple):
+    """Query: for how long grants were waited for in this run."""
+
+
+class QueryRights(NamedTuple):
+    """Query: what whoever asks may do with a lock."""
+
+    name: string
+
+
 class DistanceOff(NamedTuple):
     """JournalDistance: what happens is not written down."""
 
@@ -223,7 +233,7 @@ Wait = Union[Forever, Timeout, Never]
 Mode = Union[Exclusive, Shared, Permits]
 Query = Union[
     QueryServer, QueryLocks, QueryLock, QuerySessions, QueryOutlook, QueryOutlooks, QueryJournal,
-    QueryContended, QueryCluster,
+    QueryContended, QueryCluster, QueryWaited, QueryRights,
 ]  # fmt: skip
 JournalDistance = Union[DistanceOff, DistanceProcess, DistanceMachine]
 JournalStart = Union[StartNew, StartSaved, StartReplayed, StartLost]
@@ -370,6 +380,14 @@ class JournalStatus(NamedTuple):
     bytes: u64
     off_ms: u64
     start: JournalStart
+
+
+class WaitedStatus(NamedTuple):
+    """For how long grants were waited for since a run began; those at once for no time."""
+
+    epoch: u64
+    bounds_us: List[u64]
+    counts: List[u64]
 
 
 class ClusterStatus(NamedTuple):

@@ -16,7 +16,7 @@ from ._errors import Unavailable, unavailable
 from ._look import KEEP_ALIVE_EVERY, Gap, Interest, Leader, Listening, Terms, Watching
 from ._wire import (
     ClusterStatus, Event, Holder, JournalStatus, LockStatus, Missed, Outlook, ServerStatus,
-    SessionStatus, Waiter,
+    SessionStatus, WaitedStatus, Waiter,
 )  # fmt: skip
 
 Seen = TypeVar("Seen")
@@ -174,6 +174,14 @@ class Observer:
         """The cluster that the coordinator leads; None: it is in none."""
         return self._look(_look.cluster())
 
+    def waited(self) -> WaitedStatus:
+        """For how long grants were waited for in this run of the coordinator."""
+        return self._look(_look.waited())
+
+    def rights(self, name: str) -> List[str]:
+        """What may be done with a lock: of `lock`, `share`, `see` and `break`."""
+        return self._look(_look.rights(name))
+
     def journal(self) -> JournalStatus:
         """The journal of the coordinator, and how its run began."""
         return self._look(_look.journal())
@@ -280,5 +288,5 @@ class Observer:
 
 __all__ = [
     "ClusterStatus", "Event", "Gap", "Holder", "JournalStatus", "Leader", "LockStatus", "Missed",
-    "Observer", "Outlook", "ServerStatus", "SessionStatus", "Waiter",
+    "Observer", "Outlook", "ServerStatus", "SessionStatus", "WaitedStatus", "Waiter",
 ]  # fmt: skip

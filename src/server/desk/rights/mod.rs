@@ -29,7 +29,7 @@ use super::refusals::Refusals;
 use super::render;
 use super::usage::{Full, Usages};
 use crate::access::{
-    Access, Allowed, Badge, Denied, Principal, PrincipalName, Proof, Sight, Unproven, to,
+    Access, Allowed, Badge, Denied, Principal, PrincipalName, Proof, Sight, Unproven, Verb, to,
 };
 use crate::engine::{Command, LockTable, Rejection};
 use crate::server::chatter::Topic;
@@ -38,7 +38,7 @@ use crate::types::{
     ConnectionId, FencingToken, GoodbyeCode, LockName, Origin, RejectionCode, RequestId, SessionId,
     Timestamp,
 };
-use crate::wire::{self, Attach};
+use crate::wire::{self, Attach, ServerMessage};
 
 /// What the desk knows of who may do what.
 #[derive(Debug)]
@@ -447,6 +447,25 @@ impl Desk {
                 None
             }
         }
+    }
+
+    /// Tells whoever asks what they may do with a lock. Nobody is denied anything by that, so no log has it.
+    pub(super) fn tell_rights(&mut self, connection: ConnectionId, query_id: u64, name: &str) {
+        if self.is_deaf(connection) {
+            return;
+        }
+        let name = match parse::lock_name(name) {
+            Ok(name) => name,
+            Err(rejection) => {
+                return self.refuse_asked(connection, RequestId::new(query_id), &rejection);
+            }
+        };
+        let is_open = self.rights.access.is_open();
+        let rules = self.connections.guest(connection).map(|guest| &guest.principal().rules);
+        let may = |verb: &Verb| is_open || rules.is_some_and(|it| it.may(*verb, &name).is_some());
+        let verbs = [Verb::Lock, Verb::Share, Verb::See, Verb::Break].into_iter().filter(may);
+        let verbs = verbs.map(|verb| verb.as_str().to_owned()).collect();
+        self.connections.tell(connection, &ServerMessage::Rights { query_id, verbs });
     }
 
     /// Tells a client that it may not.

@@ -173,6 +173,8 @@ fn conversations() -> Vec<(&'static str, Vec<ClientMessage>)> {
                 inspect(Query::Outlook { name: "printer".into() }),
                 inspect(Query::Outlooks { cursor: 0 }),
                 inspect(Query::Contended { cursor: 0 }),
+                inspect(Query::Waited),
+                inspect(Query::Rights { name: "printer".into() }),
                 ClientMessage::Watch { query_id: 8, name: "printer".into() },
                 ClientMessage::Unwatch { name: "printer".into() },
                 ClientMessage::Watch { query_id: 9, name: "printer".into() },

@@ -250,6 +250,30 @@ fn to_see_and_to_break_takes_a_rule_for_each() {
 }
 
 #[test]
+fn whoever_asks_is_told_what_they_may_do_with_a_lock_and_denied_nothing() {
+    let bench = bench();
+    let rights = |name: &str, lock: &str| {
+        let query = Query::Rights { name: lock.into() };
+        match &answers(&bench, &bench.observer(name), inspect(query))[..] {
+            [ServerMessage::Rights { query_id: 9, verbs }] => verbs.join(" "),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(rights("ann", "a/b"), "lock share");
+    assert_eq!(rights("ann", "b"), "");
+    assert_eq!(rights("bob", "b"), "lock share see break");
+    assert_eq!(rights("eve", "e"), "share see");
+    assert_eq!(rights("ops", "e"), "", "to administer is about no lock");
+    assert!(bench.figures().told.denials().all(|(_, count)| count == 0));
+    let bench = Bench::new();
+    let query = Query::Rights { name: "a".into() };
+    let observer = bench.connect();
+    observer.submit(vec![hello(Attach::Observer), inspect(query)]);
+    let verbs = ["lock", "share", "see", "break"].map(str::to_owned).to_vec();
+    assert_eq!(observer.take()[1], ServerMessage::Rights { query_id: 9, verbs });
+}
+
+#[test]
 fn pages_have_what_may_be_seen_and_nothing_else() {
     let bench = bench();
     let (ann, bob, eve) = (bench.session("ann"), bench.session("bob"), bench.session("eve"));
