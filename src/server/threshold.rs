@@ -9,6 +9,8 @@ pub(super) use single::Threshold;
 
 #[cfg(feature = "cluster")]
 mod several {
+    use std::collections::VecDeque;
+
     use crate::server::replica::Feed;
 
     /// Where standbys may have to have heard what is to be said.
@@ -18,14 +20,18 @@ mod several {
     struct Lock {
         /// What standbys are sent.
         feed: Feed,
-        /// The position that has yet to be said, and whether it is written down here.
-        awaited: Option<(u64, bool)>,
+        /// The positions that have yet to be said, and whether each is written down here.
+        awaited: VecDeque<(u64, bool)>,
     }
+
+    /// So many positions wait to be said at a time. What comes meanwhile waits for one of them, and goes together: with one,
+    /// it would wait for two ways to the standby and back, and with many, few go together.
+    const AWAITED_MAX: usize = 2;
 
     impl Threshold {
         /// One that these standbys stand at.
         pub(in crate::server) fn at(feed: Feed) -> Self {
-            Self(Some(Box::new(Lock { feed, awaited: None })))
+            Self(Some(Box::new(Lock { feed, awaited: VecDeque::new() })))
         }
 
         /// What standbys are sent.
@@ -48,7 +54,7 @@ mod several {
         /// What is to be said has this in front of it; `is_written`: and nothing else.
         pub(in crate::server) fn close(&mut self, is_written: bool) {
             if let Some(lock) = &mut self.0 {
-                lock.awaited = Some((lock.feed.seal(), is_written));
+                lock.awaited.push_back((lock.feed.seal(), is_written));
             }
         }
 
@@ -61,23 +67,31 @@ mod several {
 
         /// It is written down.
         pub(in crate::server) fn written(&mut self) {
-            if let Some((_, is_written)) = self.0.as_mut().and_then(|lock| lock.awaited.as_mut()) {
+            // One is written down at a time.
+            if let Some((_, is_written)) = self.0.as_mut().and_then(|lock| lock.awaited.back_mut())
+            {
                 *is_written = true;
             }
         }
 
         /// Whether something waits here.
         pub(in crate::server) fn is_closed(&self) -> bool {
-            self.0.as_ref().is_some_and(|lock| lock.awaited.is_some())
+            self.0.as_ref().is_some_and(|lock| !lock.awaited.is_empty())
         }
 
-        /// Opens it, if what waits may be said.
-        pub(in crate::server) fn opens(&mut self) -> bool {
-            let Some(lock) = &mut self.0 else { return false };
-            let opens = |&mut (position, is_written): &mut (u64, bool)| {
-                is_written && lock.feed.may_say(position)
-            };
-            lock.awaited.take_if(opens).is_some()
+        /// Whether nothing more may wait here.
+        pub(in crate::server) fn is_full(&self) -> bool {
+            self.0.as_ref().is_some_and(|lock| lock.awaited.len() >= AWAITED_MAX)
+        }
+
+        /// Opens it for what may be said by now; how many of those that wait, from the first on.
+        pub(in crate::server) fn opens(&mut self) -> usize {
+            let Some(Lock { feed, awaited }) = self.0.as_deref_mut() else { return 0 };
+            let opens =
+                |&&(position, is_written): &&(u64, bool)| is_written && feed.may_say(position);
+            let count = awaited.iter().take_while(opens).count();
+            awaited.drain(..count);
+            count
         }
     }
 
@@ -93,21 +107,24 @@ mod several {
             let feed = Feed::new(pledge.tenure(1));
             let mut threshold = Threshold::at(feed.clone());
             threshold.close(true);
-            assert!(threshold.opens() && !threshold.is_closed(), "it is alone");
+            assert!(threshold.opens() == 1 && !threshold.is_closed(), "it is alone");
             threshold.close(false);
-            assert!(!threshold.opens());
+            assert_eq!(threshold.opens(), 0);
             threshold.written();
-            assert!(threshold.opens());
+            assert_eq!(threshold.opens(), 1);
             let following = feed.begin(RunId(Mark { process: 5, attempt: 0 }));
             following.acknowledged(feed.seal()).unwrap();
             pledge.hear(&Event::Swapped { version: Version(2) });
             threshold.close(true);
-            assert!(!threshold.opens() && threshold.is_closed());
-            following.acknowledged(5).unwrap_or_else(|_| following.acknowledged(4).unwrap());
-            assert!(threshold.opens() && !threshold.is_closed());
+            threshold.close(true);
+            assert!(threshold.opens() == 0 && threshold.is_full());
+            following.acknowledged(4).unwrap();
+            assert!(threshold.opens() == 1 && threshold.is_closed() && !threshold.is_full());
             threshold.close(false);
-            following.acknowledged(5).unwrap();
-            assert!(!threshold.opens(), "it is not written down here");
+            following.acknowledged(6).unwrap();
+            assert_eq!(threshold.opens(), 1, "the other is not written down here");
+            threshold.written();
+            assert!(threshold.opens() == 1 && !threshold.is_closed());
         }
     }
 }
@@ -136,8 +153,12 @@ mod single {
             false
         }
 
-        pub(in crate::server) const fn opens(&mut self) -> bool {
+        pub(in crate::server) const fn is_full(&self) -> bool {
             false
+        }
+
+        pub(in crate::server) const fn opens(&mut self) -> usize {
+            0
         }
     }
 }

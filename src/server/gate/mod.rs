@@ -9,7 +9,7 @@
 //! Deliveries are counted here, for all connections together (`ledger`).
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ use crate::types::ConnectionId;
 
 /// A buffer of frames that is larger than this gives its memory back.
 const FRAMES_BYTES_KEPT: usize = 4 * 1024;
+/// The memory of so many parts is kept.
+const PARTS_KEPT: usize = 4;
 
 /// The way out for turns.
 pub(super) struct Gate {
@@ -57,12 +59,10 @@ pub(super) struct Gate {
     held: Vec<Delivery>,
     /// Lines of the log that do: what they tell is to be true after a crash, too.
     held_lines: Lines,
-    /// Orders that wait for what a thread is writing down.
-    written_orders: Vec<Change>,
-    /// Deliveries that do. All of them are counted.
-    written: Vec<Delivery>,
-    /// Lines of the log that do.
-    written_lines: Lines,
+    /// What waits for what a thread is writing down, or to be said: in its order, in parts of which each waits for itself.
+    written: VecDeque<Written>,
+    /// Memory of such parts.
+    idle: Vec<Written>,
     /// So many of the deliveries that wait for the next flush are counted: the first.
     counted: usize,
     /// What is to be said waits here after it is written, of one of several.
@@ -71,6 +71,15 @@ pub(super) struct Gate {
     writes_soon: bool,
     /// Since when the journal of this machine keeps all back, if it does.
     halted_since: Option<Instant>,
+}
+
+/// What waits together.
+#[derive(Default)]
+struct Written {
+    orders: Vec<Change>,
+    /// All of them are counted.
+    deliveries: Vec<Delivery>,
+    lines: Lines,
 }
 
 /// What says at once what a session has to say, where the session is on the Coordinator's thread.
@@ -124,9 +133,8 @@ impl Gate {
             held_orders: Vec::new(),
             held: Vec::new(),
             held_lines: Lines::default(),
-            written_orders: Vec::new(),
-            written: Vec::new(),
-            written_lines: Lines::default(),
+            written: VecDeque::new(),
+            idle: Vec::new(),
             counted: 0,
             threshold: Threshold::default(),
             writes_soon: false,
@@ -190,12 +198,16 @@ impl Gate {
 
     /// Writes down what led to all that waits, and lets it out. None if nothing does.
     pub(super) fn flush(&mut self) -> Option<Flushed> {
-        if self.is_empty() && !self.writes_soon {
+        let is_held = self.is_held();
+        // What a thread could not write waits for a journal that is void.
+        if !is_held && self.written.is_empty() && !self.writes_soon {
             return None;
         }
         let chronicle = self.chronicle.as_mut()?;
+        // Behind what is waited for, only what is to be said as well goes.
+        let waits = self.threshold.is_full() || self.threshold.is_closed() && !is_held;
         // What a disk refuses is tried again, or it would be waited for even when the disk is well.
-        if self.threshold.is_closed() && !chronicle.is_stuck() {
+        if waits && !chronicle.is_stuck() {
             self.count_held();
             return Some(Flushed::Later);
         }
@@ -256,18 +268,19 @@ impl Gate {
     fn wait(&mut self, is_written: bool) {
         self.count_held();
         self.counted = 0;
-        self.written_orders.append(&mut self.held_orders);
-        self.written.append(&mut self.held);
-        self.written_lines.append(&mut self.held_lines);
+        let mut part = self.idle.pop().unwrap_or_default();
+        mem::swap(&mut part.orders, &mut self.held_orders);
+        mem::swap(&mut part.deliveries, &mut self.held);
+        mem::swap(&mut part.lines, &mut self.held_lines);
+        self.written.push_back(part);
         self.threshold.close(is_written);
         self.try_threshold();
     }
 
     /// Lets out what is written down, if it may be said.
     pub(super) fn try_threshold(&mut self) {
-        if self.threshold.opens() {
-            self.release_written();
-        }
+        let parts = self.threshold.opens();
+        self.release_written(parts);
     }
 
     /// Nothing that waits may be said any more.
@@ -277,11 +290,9 @@ impl Gate {
             return;
         }
         (self.threshold, self.counted) = (Threshold::default(), 0);
-        (self.held_orders, self.written_orders) = Default::default();
-        (self.held_lines, self.written_lines) = Default::default();
-        for Delivery { way: Way(place), more, .. } in
-            self.written.drain(..).chain(self.held.drain(..))
-        {
+        (self.held_orders, self.held_lines) = Default::default();
+        let written = mem::take(&mut self.written).into_iter().flat_map(|part| part.deliveries);
+        for Delivery { way: Way(place), more, .. } in written.chain(self.held.drain(..)) {
             if more == More::Never {
                 self.links.try_remove(place);
                 slots::give_back(&mut self.links);
@@ -289,11 +300,9 @@ impl Gate {
         }
     }
 
-    /// Whether nothing waits. What a thread could not write waits for a journal that is void.
-    fn is_empty(&self) -> bool {
-        let is_held = !(self.held.is_empty() && self.held_orders.is_empty());
-        let is_written = !(self.written.is_empty() && self.written_orders.is_empty());
-        !is_held && !is_written && self.held_lines.is_empty() && self.written_lines.is_empty()
+    /// Whether something waits to be written down.
+    fn is_held(&self) -> bool {
+        !(self.held.is_empty() && self.held_orders.is_empty() && self.held_lines.is_empty())
     }
 
     /// What has to wait for a disk is counted as unread, so that it is bounded.
@@ -321,25 +330,29 @@ impl Gate {
                 self.try_threshold();
             }
             Flushed::Written(_) | Flushed::Behind | Flushed::Writing(_) | Flushed::Later => {
-                self.release_written();
+                self.release_written(usize::MAX);
             }
             Flushed::Off => self.release_unwritten(),
         }
         Some(flushed)
     }
 
-    fn release_written(&mut self) {
-        self.written_lines.log();
-        let mut orders = mem::take(&mut self.written_orders);
-        let mut written = mem::take(&mut self.written);
-        let counted = written.len();
-        self.let_out(&mut orders, &mut written, counted);
-        (self.written_orders, self.written) = (orders, written);
+    /// Lets so many parts out of what is written down.
+    fn release_written(&mut self, parts: usize) {
+        for _ in 0..parts.min(self.written.len()) {
+            let Some(mut part) = self.written.pop_front() else { return };
+            part.lines.log();
+            let counted = part.deliveries.len();
+            self.let_out(&mut part.orders, &mut part.deliveries, counted);
+            if self.idle.len() < PARTS_KEPT {
+                self.idle.push(part);
+            }
+        }
     }
 
     /// Lets all out that waits.
     fn release(&mut self) {
-        self.release_written();
+        self.release_written(usize::MAX);
         self.held_lines.log();
         let (mut orders, mut held) = (mem::take(&mut self.held_orders), mem::take(&mut self.held));
         let counted = mem::take(&mut self.counted);
@@ -355,7 +368,8 @@ impl Gate {
     }
 
     fn void_promises(&mut self) {
-        for Delivery { deliver, .. } in self.written.iter_mut().chain(&mut self.held) {
+        let written = self.written.iter_mut().flat_map(|part| &mut part.deliveries);
+        for Delivery { deliver, .. } in written.chain(&mut self.held) {
             if deliver.promise == Promise::Recorded {
                 deliver.promise = Promise::Void;
             }

@@ -3,7 +3,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
 #[cfg(feature = "cluster")]
-use crate::cluster::{Mark, RunId};
+use crate::cluster::{Event as Heard, Mark, RunId, Version};
 #[cfg(feature = "cluster")]
 use crate::election::Pledge;
 use crate::engine::{Event, LockTable, Seed};
@@ -99,7 +99,7 @@ async fn the_log_tells_of_what_is_written_down_and_of_nothing_before() {
     local(async {
         let (_data, chronicle) = begun();
         let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
-        let waits = |gate: &Gate| !(gate.held_lines.is_empty() && gate.written_lines.is_empty());
+        let waits = |gate: &Gate| !(gate.held_lines.is_empty() && gate.written.is_empty());
         // As when a lease expires, of which nobody is told but the log.
         let mut turn = Turn::default();
         turn.record.write(&Event::Drain, Timestamp::default());
@@ -230,16 +230,28 @@ fn followed() -> (SimulatedDisk, Pledge, Feed, Gate) {
     (disk, pledge, feed, gate)
 }
 
+/// All that waits to be written down is.
+#[cfg(feature = "cluster")]
+fn writes(gate: &mut Gate) {
+    let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
+    gate.written(Some(job.run()));
+}
+
 #[cfg(feature = "cluster")]
 #[tokio::test(start_paused = true)]
 async fn p8_what_a_disk_refuses_is_said_once_it_can_be_void_and_until_then_it_is_known_since_when()
 {
     local(async {
-        let (disk, _pledge, feed, mut gate) = followed();
+        let (disk, pledge, feed, mut gate) = followed();
         let account = Arc::new(Ledger::default()).open();
         let (session, batches) = collector();
         gate.connect(ConnectionId::new(1), Link { session, share: account.share() });
-        let _following = feed.begin(RunId(Mark { process: 5, attempt: 0 }));
+        let following = feed.begin(RunId(Mark { process: 5, attempt: 0 }));
+        following.acknowledged(feed.seal()).unwrap();
+        pledge.hear(&Heard::Swapped { version: Version(2) });
+        // Written, and the standby has yet to hear it.
+        gate.pass(&mut written_down(9));
+        writes(&mut gate);
         gate.pass(&mut written_down(1));
         let Some(Flushed::Writing(job)) = gate.flush() else { panic!("it is not synced") };
         let [writes_fail, truncates_fail, removes_fail] = [true; 3];
@@ -253,10 +265,15 @@ async fn p8_what_a_disk_refuses_is_said_once_it_can_be_void_and_until_then_it_is
         assert!(batches.borrow().is_empty(), "a crash would forget it, and nobody would know");
         disk.set_faults(Faults::default());
         assert!(matches!(gate.flush(), Some(Flushed::Off)));
+        assert!(!feed.is_followed(), "nobody follows what is not written down");
+        settle().await;
+        assert!(batches.borrow().is_empty(), "the standby is in the seat");
+        pledge.hear(&Heard::Swapped { version: Version(3) });
+        gate.try_threshold();
+        gate.flush();
         settle().await;
         let said: Vec<_> = batches.take().iter().map(|it| it.bytes).collect();
-        assert_eq!((said, gate.halted_for()), (vec![1, 2], Duration::ZERO));
-        assert!(!feed.is_followed(), "nobody follows what is not written down");
+        assert_eq!((said, gate.halted_for()), (vec![9, 1, 2], Duration::ZERO));
     })
     .await;
 }
@@ -279,6 +296,42 @@ async fn p8_a_journal_that_was_begun_with_the_table_of_now_lets_all_out_that_wai
         gate.begun_anew();
         settle().await;
         assert_eq!((batches.take().len(), gate.halted_for()), (1, Duration::ZERO));
+    })
+    .await;
+}
+
+#[cfg(feature = "cluster")]
+#[tokio::test(start_paused = true)]
+async fn p1_what_comes_while_a_standby_is_waited_for_goes_behind_and_is_said_when_that_has_it() {
+    local(async {
+        let (_disk, pledge, feed, mut gate) = followed();
+        let account = Arc::new(Ledger::default()).open();
+        let (session, batches) = collector();
+        gate.connect(ConnectionId::new(1), Link { session, share: account.share() });
+        let said = || batches.borrow().iter().map(|it| it.bytes).collect::<Vec<_>>();
+        let following = feed.begin(RunId(Mark { process: 5, attempt: 0 }));
+        following.acknowledged(feed.seal()).unwrap();
+        pledge.hear(&Heard::Swapped { version: Version(2) });
+        for bytes in [1, 2] {
+            gate.pass(&mut written_down(bytes));
+            writes(&mut gate);
+            assert!(matches!(gate.flush(), Some(Flushed::Later)), "nothing more is to be said");
+        }
+        gate.pass(&mut written_down(3));
+        assert!(matches!(gate.flush(), Some(Flushed::Later)), "too much is under way");
+        settle().await;
+        assert!(said().is_empty());
+        following.acknowledged(2).unwrap();
+        gate.try_threshold();
+        settle().await;
+        assert_eq!(said(), [1], "the standby has no more");
+        writes(&mut gate);
+        for (position, all) in [(3, &[1, 2][..]), (4, &[1, 2, 3])] {
+            following.acknowledged(position).unwrap();
+            gate.try_threshold();
+            settle().await;
+            assert_eq!(said(), all);
+        }
     })
     .await;
 }
