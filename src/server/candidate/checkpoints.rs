@@ -118,7 +118,7 @@ pub(super) async fn made_of_journal(
             }
         };
         let disk = medium.clone();
-        match medium.apart(move || checkpoint_of(&disk, &stretch, until)).await {
+        match medium.aside(move || checkpoint_of(&disk, &stretch, until)).await {
             Some(Ok(bytes)) if bytes.len() <= CHECKPOINT_BYTES_MAX => return Ok(bytes.into()),
             Some(Ok(bytes)) => return Err(format!("its checkpoint has {} bytes", bytes.len())),
             // Another checkpoint was made meanwhile, and what it makes up for is gone.

@@ -3,7 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+#[cfg(feature = "cluster")]
+use std::thread;
 
+#[cfg(feature = "cluster")]
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 #[cfg(test)]
@@ -77,6 +81,46 @@ impl Medium {
         }
     }
 }
+
+#[cfg(feature = "cluster")]
+impl Medium {
+    /// The same, of work of which there is much: what others wait for goes first where processors are few.
+    pub(in crate::server) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match self {
+            Self::Real(_) => {
+                let (tell, told) = oneshot::channel();
+                let works = move || {
+                    gives_way();
+                    // Whoever asked may be gone.
+                    let _ = tell.send(work());
+                };
+                thread::Builder::new().name("checkpoint".to_owned()).spawn(works).ok()?;
+                told.await.ok()
+            }
+            #[cfg(test)]
+            Self::Simulated(_) => self.apart(work).await,
+        }
+    }
+}
+
+/// How much a thread gives way: it has a third of the time of one that does not. With much less, what comes meanwhile for
+/// who waits would be too much.
+#[cfg(all(feature = "cluster", target_os = "linux"))]
+const NICENESS: i32 = 5;
+
+/// Has this thread give way to all others. There is no way back.
+#[cfg(all(feature = "cluster", target_os = "linux"))]
+fn gives_way() {
+    // Of a thread, on Linux. Where it is refused, all are the same.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
+/// Elsewhere that would be of the whole process.
+#[cfg(all(feature = "cluster", not(target_os = "linux")))]
+const fn gives_way() {}
 
 /// Does the same with whichever it is.
 macro_rules! of_either {
