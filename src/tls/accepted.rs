@@ -3,7 +3,8 @@
 //! Whoever reads first waits for the handshake, which is made elsewhere (`handshakes.rs`). So a session is the
 //! same for both, and the time it gives a client for its Hello covers the handshake, too.
 
-use std::io;
+use std::io::{self, Write};
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use webpki::EndEntityCert;
 
+use super::movable::Movable;
 use super::words;
 
 /// The most that waits encrypted for a peer that does not read. What waits before that is counted where it
@@ -26,15 +28,20 @@ pub(crate) enum Accepted<S> {
     /// Its handshake is not over.
     Shaking(Shaking<S>),
     /// It is encrypted.
-    Up(Box<TlsStream<S>>),
+    Up(Encrypted<S>),
+    /// The same, and what is written next is the last.
+    Ending(Encrypted<S>),
     /// Its handshake failed.
     Failed,
 }
 
+/// A connection by TLS.
+type Encrypted<S> = Box<TlsStream<Movable<S>>>;
+
 /// A handshake.
 pub(crate) struct Shaking<S> {
     /// Its end.
-    over: Pin<Box<dyn Future<Output = io::Result<TlsStream<S>>> + Send>>,
+    over: Pin<Box<dyn Future<Output = io::Result<Encrypted<S>>> + Send>>,
     /// Where the names in the peer's certificate go.
     certified: Arc<OnceLock<Vec<String>>>,
 }
@@ -43,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
     /// A connection by TLS, once its handshake is over. The names in the peer's certificate go to `certified`
     /// when that is verified: `dns:NAME` and `uri:NAME`.
     pub(super) fn shaking(
-        over: impl Future<Output = io::Result<TlsStream<S>>> + Send + 'static,
+        over: impl Future<Output = io::Result<Encrypted<S>>> + Send + 'static,
         certified: Arc<OnceLock<Vec<String>>>,
     ) -> Self {
         Self::Shaking(Shaking { over: Box::pin(over), certified })
@@ -64,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
                 let names = names_in(stream.get_ref().1.peer_certificates());
                 // Nobody else has set it: a connection has one handshake.
                 let _first = shaking.certified.set(names);
-                *self = Self::Up(Box::new(stream));
+                *self = Self::Up(stream);
                 Poll::Ready(Ok(()))
             }
             Err(error) => {
@@ -72,6 +79,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
                 Poll::Ready(words::or_end(Err(words::of_client(error))))
             }
         }
+    }
+
+    /// What is written from now on is the last, and each write has all that is left: the farewell of TLS goes along
+    /// with its end.
+    pub(crate) fn ends(&mut self) {
+        *self = match mem::replace(self, Self::Failed) {
+            Self::Up(stream) => Self::Ending(stream),
+            other => other,
+        };
     }
 
     /// Reads what came encrypted, once the handshake is over. Apart from the way of plain bytes, which costs
@@ -83,12 +99,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepted<S> {
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_shake(task))?;
         match self {
-            Self::Up(stream) => {
+            Self::Up(stream) | Self::Ending(stream) => {
                 let read = ready!(Pin::new(stream).poll_read(task, buffer));
                 Poll::Ready(words::or_end(read.map_err(words::of_client)))
             }
             Self::Plain(_) | Self::Shaking(_) | Self::Failed => Poll::Ready(Ok(())),
         }
+    }
+}
+
+/// Writes the last bytes, and the farewell (`close_notify`) behind them, at once if the socket takes them.
+fn poll_write_last<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut Encrypted<S>,
+    task: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    if stream.get_ref().1.wants_write() {
+        // Behind this there is room.
+        ready!(Pin::new(&mut *stream).poll_flush(task))?;
+    }
+    let tls = stream.get_mut().1;
+    let taken = tls.writer().write(bytes)?;
+    if taken == bytes.len() {
+        tls.send_close_notify();
+    }
+    match Pin::new(stream).poll_flush(task) {
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        // What the socket has not taken is flushed later.
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken)),
     }
 }
 
@@ -123,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(task, bytes),
             Self::Up(stream) => Pin::new(stream).poll_write(task, bytes),
+            Self::Ending(stream) => poll_write_last(stream, task, bytes),
             // Nothing is said to somebody whose handshake is not over: it is not waited for with that.
             Self::Shaking(_) | Self::Failed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
@@ -131,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
     fn poll_flush(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(task),
-            Self::Up(stream) => Pin::new(stream).poll_flush(task),
+            Self::Up(stream) | Self::Ending(stream) => Pin::new(stream).poll_flush(task),
             Self::Shaking(_) | Self::Failed => Poll::Ready(Ok(())),
         }
     }
@@ -140,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
         let this = self.get_mut();
         match this {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(task),
-            Self::Up(stream) => Pin::new(stream).poll_shutdown(task),
+            Self::Up(stream) | Self::Ending(stream) => Pin::new(stream).poll_shutdown(task),
             Self::Shaking(_) | Self::Failed => {
                 // The handshake is given up, and the connection with it.
                 *this = Self::Failed;

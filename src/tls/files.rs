@@ -52,6 +52,14 @@ pub enum TlsError {
         /// Why.
         source: rustls::Error,
     },
+    /// A list of revoked certificates cannot be used.
+    #[error("{} is no list of revoked certificates that can be used: {why}", file.display())]
+    List {
+        /// Which file.
+        file: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The key is none of the certificate's.
     #[error("the key in {} is not that of the certificate in {}", key.display(), cert.display())]
     Mismatch {

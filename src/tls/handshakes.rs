@@ -2,12 +2,12 @@
 //!
 //! A handshake takes a hundred times the work of a message. So those of both ports are made on a thread of
 //! their own, and whatever comes there, sessions keep theirs. A connection whose handshake is over moves to the
-//! thread where it is used.
+//! thread where it is used. The thread has the priority of the others: a lower one made each connection dearer
+//! (docs/performance.md).
 
 use std::future::Future;
 use std::io;
 use std::net;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
@@ -20,7 +20,11 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Turn};
+use super::movable::Movable;
+
+/// A connection by TLS.
+type Encrypted = Box<TlsStream<Movable<TcpStream>>>;
 
 /// The way to the thread. It ends with the last clone of this, and all that it has not finished.
 ///
@@ -39,30 +43,10 @@ struct Handshake {
     stream: net::TcpStream,
     /// What the server shows and asks for.
     config: Arc<ServerConfig>,
-    /// Who waits for it, and for how long.
-    over: oneshot::Sender<io::Result<Shaken>>,
-}
-
-/// A connection whose handshake is over.
-struct Shaken {
-    /// Watched by the thread that made the handshake.
-    stream: TlsStream<TcpStream>,
-    /// The same connection, watched by nobody.
-    unwatched: net::TcpStream,
-}
-
-impl Shaken {
-    fn new(stream: TlsStream<TcpStream>) -> io::Result<Self> {
-        let unwatched = stream.get_ref().0.as_fd().try_clone_to_owned()?.into();
-        Ok(Self { stream, unwatched })
-    }
-
-    /// The connection, watched by this thread from now on.
-    fn move_here(self) -> io::Result<TlsStream<TcpStream>> {
-        let Self { mut stream, unwatched } = self;
-        *stream.get_mut().0 = TcpStream::from_std(unwatched)?;
-        Ok(stream)
-    }
+    /// Its turn, which is over with it.
+    turn: Turn,
+    /// Who waits for it, and for how long. The connection comes back unwatched.
+    over: oneshot::Sender<io::Result<Encrypted>>,
 }
 
 impl Handshakes {
@@ -92,33 +76,41 @@ impl Handshakes {
         stream: TcpStream,
         config: Arc<ServerConfig>,
         crowded: impl FnOnce() + Send + 'static,
-    ) -> impl Future<Output = io::Result<TlsStream<TcpStream>>> + Send + 'static {
+    ) -> impl Future<Output = io::Result<Encrypted>> + Send + 'static {
         let Self { thread, crowd } = self.clone();
         async move {
             // Who has no address any more has no handshake either.
-            let _turn = crowd.turn(stream.peer_addr()?.ip(), crowded).await;
+            let turn = crowd.turn(stream.peer_addr()?.ip(), crowded).await;
             let (over, shaken) = oneshot::channel();
             let ended = || io::Error::other("the thread that makes handshakes has ended");
-            let handshake = Handshake { stream: stream.into_std()?, config, over };
+            let handshake = Handshake { stream: stream.into_std()?, config, turn, over };
             thread.send(handshake).map_err(|_| ended())?;
-            shaken.await.map_err(|_| ended())??.move_here()
+            let mut stream = shaken.await.map_err(|_| ended())??;
+            stream.get_mut().0.watch()?;
+            Ok(stream)
         }
     }
 }
 
 async fn make_all(mut waiting: UnboundedReceiver<Handshake>) {
-    while let Some(Handshake { stream, config, mut over }) = waiting.recv().await {
+    while let Some(Handshake { stream, config, turn, mut over }) = waiting.recv().await {
         spawn_local(async move {
             tokio::select! {
                 biased;
                 () = over.closed() => {}
                 // Whoever waited may be gone just now.
-                shaken = make(stream, config) => drop(over.send(shaken)),
+                shaken = make(stream, config) => {
+                    drop(turn);
+                    drop(over.send(shaken));
+                }
             }
         });
     }
 }
 
-async fn make(stream: net::TcpStream, config: Arc<ServerConfig>) -> io::Result<Shaken> {
-    Shaken::new(TlsAcceptor::from(config).accept(TcpStream::from_std(stream)?).await?)
+async fn make(stream: net::TcpStream, config: Arc<ServerConfig>) -> io::Result<Encrypted> {
+    let stream = Movable::Watched(TcpStream::from_std(stream)?);
+    let mut stream = Box::new(TlsAcceptor::from(config).accept(stream).await?);
+    stream.get_mut().0.unwatch()?;
+    Ok(stream)
 }

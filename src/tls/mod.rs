@@ -10,6 +10,7 @@
 //! | `server` | what a server shows and asks for; read again without a restart |
 //! | `accepted` | a server's side of a connection |
 //! | `handshakes`, `crowd` | the thread that makes a server's handshakes, and whose turn it is |
+//! | `movable` | a connection that is handed from that thread to where it is used |
 //! | `kept` | what was made of files, until they change |
 //! | `client` | whom a client trusts, and what it shows |
 //! | `dialed` | a client's side of a connection |
@@ -37,6 +38,8 @@ mod files;
 mod handshakes;
 #[cfg(feature = "client")]
 mod kept;
+#[cfg(feature = "server")]
+mod movable;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(all(test, feature = "client", feature = "server"))]

@@ -10,14 +10,14 @@ use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 #[cfg(feature = "http")]
 use rustls::server::ProducesTickets;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use tokio::net::TcpStream;
 
 use super::files::{Identity, TlsError, Validity, all_in, authorities, provider, validity};
 use super::handshakes::Handshakes;
-use super::{ALPN_LOCKS, Accepted};
+use super::{ALPN_LOCKS, Accepted, words};
 
 /// What the HTTP port speaks (ALPN).
 #[cfg(feature = "http")]
@@ -219,9 +219,13 @@ fn verifier(
     if demand == ClientAuth::Optional {
         verifier = verifier.allow_unauthenticated();
     }
-    let verifier = verifier.build().map_err(|why| TlsError::Unusable {
-        file: files.crl.clone().unwrap_or_else(|| ca.clone()),
-        source: rustls::Error::General(why.to_string()),
+    let verifier = verifier.build().map_err(|why| match (&files.crl, why) {
+        (Some(file), VerifierBuilderError::InvalidCrl(why)) => {
+            TlsError::List { file: file.clone(), why: words::of_list(&why) }
+        }
+        (_, why) => {
+            TlsError::Unusable { file: ca.clone(), source: rustls::Error::General(why.to_string()) }
+        }
     })?;
     Ok(Some(verifier))
 }

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::files::{authorities, provider};
+use super::movable::Movable;
 use super::*;
 
 /// Certificates of an authority, in a directory.
@@ -119,7 +121,8 @@ impl Place {
 
 /// A server's side of a connection in memory, whose handshake is made where it is read.
 fn shaking(stream: DuplexStream, server: &ServerTls) -> Accepted<DuplexStream> {
-    Accepted::shaking(TlsAcceptor::from(server.for_locks()).accept(stream), Arc::default())
+    let shaking = TlsAcceptor::from(server.for_locks()).accept(Movable::Watched(stream));
+    Accepted::shaking(async { Ok(Box::new(shaking.await?)) }, Arc::default())
 }
 
 /// What both sides say of a connection over which one byte is to go there and back.
@@ -424,6 +427,25 @@ fn no_error_tells_a_part_of_a_key() {
     }
 }
 
+/// What `openssl ca -gencrl` makes where its configuration names no `crl_extensions`: version 1.
+const LIST_OF_VERSION_1: &str = "\
+-----BEGIN X509 CRL-----
+MIGsMFQwCgYIKoZIzj0EAwIwEDEOMAwGA1UEAwwFbGFiY2EXDTI2MTEyODEzMzYx
+N1oYDzIxMjUwNjIyMTMzNjE3WjAUMBICAXgXDTI2MTEyODEzMzIzOVowCgYIKoZI
+zj0EAwIDSAAwRQIgKHTOQWy5iQVd62G2417b0Wvryg+De5V31JEb6JENCR0CIQCt
+fAum8N8++ZL3FlkMqFpO6GM4oYodWASOI3Mr8wv9pg==
+-----END X509 CRL-----
+";
+
+#[test]
+fn a_list_of_an_old_version_is_named_with_what_makes_another() {
+    let place = Place::new();
+    fs::write(place.at("crl.pem"), LIST_OF_VERSION_1).unwrap();
+    let listed = ServerFiles { crl: Some(place.at("crl.pem")), ..place.mutual() };
+    let told = ServerTls::read(&listed).unwrap_err().to_string();
+    assert!(told.contains("crl.pem") && told.contains("crl_extensions = crl_ext"), "{told}");
+}
+
 #[tokio::test]
 async fn a_list_of_revoked_certificates_that_has_expired_is_none() {
     let place = Place::new();
@@ -446,6 +468,7 @@ async fn a_connection_goes_on_without_the_thread_that_made_its_handshake() {
     let place = Place::new();
     let server = ServerTls::read(&place.files()).unwrap();
     let (here, there) = connected().await;
+    let descriptor = here.as_raw_fd();
     let mut accepted = server.accept_for_locks(here, Arc::default(), || {});
     let options = place.options();
     let hello = async {
@@ -456,6 +479,9 @@ async fn a_connection_goes_on_without_the_thread_that_made_its_handshake() {
     };
     let (first, mut dialed) = tokio::join!(accepted.read_u8(), hello);
     assert_eq!(first.unwrap(), 1);
+    let Accepted::Up(stream) = &accepted else { panic!("its handshake is over") };
+    let Movable::Watched(moved) = stream.get_ref().0 else { panic!("it is watched here") };
+    assert_eq!(moved.as_raw_fd(), descriptor, "no second one was opened for the move");
     // The thread ends with this.
     drop(server);
     for byte in 2..5 {
@@ -465,6 +491,35 @@ async fn a_connection_goes_on_without_the_thread_that_made_its_handshake() {
         accepted.write_u8(byte).await.unwrap();
         accepted.flush().await.unwrap();
         assert_eq!(dialed.read_u8().await.unwrap(), byte);
+    }
+}
+
+#[tokio::test]
+async fn the_farewell_goes_along_with_the_last_bytes_however_many_they_are() {
+    let place = Place::new();
+    let server = ServerTls::read(&place.files()).unwrap();
+    for len in [1, 3 * 16 * 1024] {
+        let (here, there) = duplex(4 * 1024);
+        let (mut accepted, options) = (shaking(here, &server), place.options());
+        let last = vec![7; len];
+        let say = async {
+            assert_eq!(accepted.read_u8().await.unwrap(), 1);
+            accepted.ends();
+            accepted.write_all(&last).await.unwrap();
+            accepted.flush().await.unwrap();
+        };
+        let hear = async {
+            let mut dialed = options.secure(there, "localhost").await.unwrap();
+            dialed.write_u8(1).await.unwrap();
+            dialed.flush().await.unwrap();
+            let mut heard = Vec::new();
+            // To the end, though nothing is shut yet.
+            dialed.read_to_end(&mut heard).await.unwrap();
+            heard
+        };
+        let ((), heard) = tokio::join!(say, hear);
+        assert_eq!(heard, last);
+        accepted.shutdown().await.unwrap();
     }
 }
 

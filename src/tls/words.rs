@@ -2,6 +2,8 @@
 
 use std::io;
 
+#[cfg(feature = "server")]
+use rustls::CertRevocationListError as List;
 use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error, InvalidMessage};
 
 /// An error of a connection to a server, as its client is to read it.
@@ -67,6 +69,21 @@ pub(super) fn of_client(error: io::Error) -> io::Error {
         Error::PeerIncompatible(_) => "the client does not speak TLS 1.3".to_owned(),
         other => format!("TLS failed: {other}"),
     })
+}
+
+/// What is wrong with a list of revoked certificates.
+#[cfg(feature = "server")]
+pub(super) fn of_list(why: &List) -> String {
+    match why {
+        // Also of one of version 1, which has no number: such a one is openssl's, unless told otherwise.
+        List::ParseError | List::UnsupportedCrlVersion | List::InvalidCrlNumber => {
+            "it has to be of version 2, with a number; `openssl ca -gencrl` makes such with \
+             crl_extensions = crl_ext in its configuration"
+                .to_owned()
+        }
+        List::UnsupportedDeltaCrl => "it has only changes: give the whole list".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// An end without a farewell of TLS (`close_notify`) is an end as any other: every message has a length, and

@@ -23,6 +23,7 @@ use crate::election::{Election, Inquirer, Leader, Standing};
 use crate::server::desk::render;
 use crate::server::net::listener::accept;
 use crate::server::net::session::{CLOSE_TIMEOUT, refusal};
+use crate::server::net::socket::Socket;
 use crate::server::run::secure;
 use crate::server::secure::{Certified, Secure, Stream};
 use crate::types::GoodbyeCode;
@@ -181,7 +182,8 @@ impl Front {
                     }
                 }
                 Err(CodecError::FrameTooLong { claimed, .. }) => {
-                    return refusal::of(claimed, self.address).map(Greeting::Mistaken);
+                    let answer = refusal::of(claimed, stream.scheme(), self.address);
+                    return answer.map(Greeting::Mistaken);
                 }
                 Err(CodecError::UnsupportedVersion { protocol }) => {
                     return Some(Greeting::Mistaken(other_version(protocol)));

@@ -14,6 +14,15 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
     fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
+
+    /// What stands before an address for such a connection to it.
+    fn scheme(&self) -> &'static str {
+        ""
+    }
+
+    /// What is written from now on is the last, and each write has all that is left: a farewell of the stream's own
+    /// may go along with it.
+    fn ends(&mut self) {}
 }
 
 impl Socket for TcpStream {
@@ -32,7 +41,15 @@ impl<S: Socket> Socket for Accepted<S> {
         match self {
             Self::Plain(stream) => stream.poll_readable(task),
             // What was read may be decrypted already.
-            Self::Shaking(_) | Self::Up(_) | Self::Failed => Poll::Ready(()),
+            Self::Shaking(_) | Self::Up(_) | Self::Ending(_) | Self::Failed => Poll::Ready(()),
         }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if matches!(self, Self::Plain(_)) { "" } else { "tls://" }
+    }
+
+    fn ends(&mut self) {
+        Self::ends(self);
     }
 }

@@ -153,8 +153,9 @@ impl<S: Socket> Transport<S> {
         self.codec.hello_accepted();
     }
 
-    /// Drops whatever still comes.
-    pub(super) fn drop_rest(&mut self) {
+    /// Drops whatever still comes. All that is still to be said lies here.
+    pub(super) fn end(&mut self) {
+        self.stream.ends();
         if self.reading != Reading::Over {
             self.reading = Reading::Dropping;
         }

@@ -195,7 +195,8 @@ impl<S: Socket> Session<S> {
             }
             (_, Err(CodecError::Io(why))) => self.broken(&why, ctx),
             (State::Handshake, Err(why @ CodecError::FrameTooLong { claimed, .. })) => {
-                match refusal::of(claimed, self.shared.address) {
+                let scheme = self.transport().stream.scheme();
+                match refusal::of(claimed, scheme, self.shared.address) {
                     Some(refusal) => self.refuse_foreign(&refusal, ctx),
                     None => self.protocol_error(&why.to_string(), ctx),
                 }
@@ -380,7 +381,7 @@ impl<S: Socket> Session<S> {
     fn finish(&mut self, ctx: &mut Context<Self>) {
         self.tell_end();
         self.enter(State::Closing);
-        self.transport().drop_rest();
+        self.transport().end();
         self.set_timer(CLOSE_TIMEOUT, ctx, |_, ctx| ctx.stop());
         self.wake();
     }

@@ -11,13 +11,13 @@ const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
 const TLS_ALERT: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x46];
 
 /// The answer to a peer whose first four bytes were taken for the length `claimed`, if they are of a
-/// protocol that we know. `address` is where we listen.
-pub(in crate::server) fn of(claimed: u32, address: SocketAddr) -> Option<Vec<u8>> {
+/// protocol that we know. `address` is where we listen, for connections of that scheme.
+pub(in crate::server) fn of(claimed: u32, scheme: &str, address: SocketAddr) -> Option<Vec<u8>> {
     let first = claimed.to_le_bytes();
     if HTTP_METHODS.contains(&&first) {
         let body = format!(
             "{address} is the lock port of a coordinator. It does not speak HTTP; \
-             try `coordinator status --server {address}`.\n"
+             try `coordinator status --server {scheme}{address}`.\n"
         );
         let length = body.len();
         let answer = format!(
@@ -35,7 +35,11 @@ mod tests {
     use crate::wire::HELLO_LEN_MAX;
 
     fn answer(first: [u8; 4]) -> Option<Vec<u8>> {
-        of(u32::from_le_bytes(first), SocketAddr::from(([127, 0, 0, 1], 5625)))
+        answer_by("", first)
+    }
+
+    fn answer_by(scheme: &str, first: [u8; 4]) -> Option<Vec<u8>> {
+        of(u32::from_le_bytes(first), scheme, SocketAddr::from(([127, 0, 0, 1], 5625)))
     }
 
     #[test]
@@ -51,7 +55,9 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
-        assert!(body.contains("127.0.0.1:5625"), "{answer}");
+        assert!(body.contains("--server 127.0.0.1:5625"), "{answer}");
+        let answer = String::from_utf8(answer_by("tls://", *b"GET ").unwrap()).unwrap();
+        assert!(answer.contains("--server tls://127.0.0.1:5625"), "{answer}");
     }
 
     #[test]
