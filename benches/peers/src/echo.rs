@@ -4,6 +4,10 @@
 //! frames have the lengths of the coordinator's own for the same purpose, so what is left is the
 //! price of the bytes. The server is what tokio's tutorial would make of it: one thread, one read,
 //! one write.
+//!
+//! A connection has the same course, too: greeting and request in one write, release and goodbye in
+//! another, and after its goodbye the server takes leave. It shuts its side, by TLS with the farewell
+//! that each side has to send (`close_notify`, RFC 8446, 6.1), and reads to the end.
 
 use std::fs;
 use std::io;
@@ -27,6 +31,8 @@ use crate::secure::{self, Files};
 
 /// Both lengths.
 const HEAD: usize = 2 * size_of::<u32>();
+/// Marks the length of the last answer: behind that the server takes leave.
+const LAST: usize = 1 << 31;
 /// What a read may bring.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -57,15 +63,34 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
         if stream.read_buf(&mut unread).await? == 0 {
             return Ok(());
         }
+        let mut is_over = false;
         while let Some((len, answer)) = head(&unread) {
             if unread.len() < len {
                 break;
             }
             unread.advance(len);
-            put(answer, 0, &mut unsent);
+            is_over = answer & LAST != 0;
+            put((answer & !LAST).max(HEAD), 0, &mut unsent);
         }
         stream.write_all(&unsent).await?;
         unsent.clear();
+        if is_over {
+            return take_leave(stream, unread).await;
+        }
+    }
+}
+
+/// Says that no more comes, and reads what still does.
+async fn take_leave(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut unread: BytesMut,
+) -> io::Result<()> {
+    stream.shutdown().await?;
+    loop {
+        unread.clear();
+        if stream.read_buf(&mut unread).await? == 0 {
+            return Ok(());
+        }
     }
 }
 
@@ -74,7 +99,7 @@ fn head(buffer: &[u8]) -> Option<(usize, usize)> {
     let (len, rest) = buffer.split_first_chunk()?;
     let answer = rest.first_chunk()?;
     let number = |bytes: &[u8; 4]| usize::try_from(u32::from_le_bytes(*bytes)).ok();
-    Some((number(len)?.max(HEAD), number(answer)?.max(HEAD)))
+    Some((number(len)?.max(HEAD), number(answer)?))
 }
 
 /// Appends a frame of `len` bytes that wants an answer of `answer` bytes.
@@ -264,7 +289,7 @@ impl Link for EchoLink {
             }
         }
         if ask == Ask::ReleaseAndLeave {
-            put(goodbye.0, goodbye.1, &mut self.unsent);
+            put(goodbye.0, goodbye.1 | LAST, &mut self.unsent);
         }
         self.flush().await?;
         self.expect_greeting().await?;

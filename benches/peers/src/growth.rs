@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::filler::Filler;
-use crate::load::{Connections, Extent, Locks, Plan, Rhythm};
+use crate::load::{Connections, Extent, Locks, Plan, Priority, Rhythm};
 use crate::secure::Security;
 use crate::service::{Kind, Service};
 use crate::{Failure, Options, workloads};
@@ -174,6 +174,7 @@ async fn cost(server: &Service, options: &Options) -> Result<Value, Failure> {
         mode: Mode::Exclusive,
         rhythm: Rhythm::Steps,
         keep: Connections::Kept,
+        priority: Priority::Usual,
         warmup: options.warmup(),
         extent: Extent::For(options.duration()),
         prefix: "bench-cost".to_owned(),

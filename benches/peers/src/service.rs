@@ -20,7 +20,8 @@ use crate::Failure;
 use crate::echo::Echo;
 use crate::etcd::Etcd;
 use crate::load::{
-    self, Connections, Coordinator, Error, Extent, Link, Locks, Outcome, Peer, Plan, Rhythm,
+    self, Connections, Coordinator, Error, Extent, Link, Locks, Outcome, Peer, Plan, Priority,
+    Rhythm,
 };
 use crate::postgres::Postgres;
 use crate::redis::Redis;
@@ -346,6 +347,7 @@ fn trial() -> Plan {
         mode: Mode::Exclusive,
         rhythm: Rhythm::Steps,
         keep: Connections::Kept,
+        priority: Priority::Usual,
         warmup: Duration::ZERO,
         extent: Extent::Pairs(1),
         prefix: "trial".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coordinator::types::Mode;
 
-use crate::load::{Connections, Extent, Locks, Plan, Rhythm};
+use crate::load::{Connections, Extent, Locks, Plan, Priority, Rhythm};
 use crate::service::Kind;
 
 /// Connections whose pairs wait for each other's answers, in the closed loop.
@@ -42,10 +42,13 @@ pub(crate) fn crowd_name(clients: usize) -> String {
 
 /// The name of the workload of one client beside many that connect, ask and leave.
 pub(crate) const STORM: &str = "storm";
-/// So many connect at a time in a storm.
+/// So many connect at a time in a storm, from this machine and as if from another: whoever answers, and the client
+/// beside them, comes first to a processor. Else the client would wait for what a storm costs those who make it.
 const STORM_CONNECTIONS: usize = 64;
 /// Pairs in a second of the client beside them.
 const STORM_RATE: f64 = 500.0;
+/// So long a storm lasts at least: the slowest hundredth of the client's pairs are then fifteen.
+const STORM_DURATION_MIN: Duration = Duration::from_secs(3);
 
 /// The closed loop: so many connections, each with a lock of its own. Its locks are still to be named.
 pub(crate) fn kept(connections: usize, duration: Duration, warmup: Duration) -> Plan {
@@ -56,6 +59,7 @@ pub(crate) fn kept(connections: usize, duration: Duration, warmup: Duration) -> 
         mode: Mode::Exclusive,
         rhythm: Rhythm::Steps,
         keep: Connections::Kept,
+        priority: Priority::Usual,
         warmup,
         extent: Extent::For(duration),
         prefix: String::new(),
@@ -81,8 +85,14 @@ pub(crate) fn all(duration: Duration, warmup: Duration) -> Vec<Workload> {
     }
     let iterations = Plan { keep: Connections::PerIteration, ..plan(8) };
     all.push(Workload { name: ITERATIONS.to_owned(), plan: iterations, beside: None });
-    let storm = Plan { keep: Connections::PerIteration, ..plan(STORM_CONNECTIONS) };
-    let calm = Plan { rhythm: Rhythm::Rate(STORM_RATE), ..plan(1) };
+    let extent = Extent::For(duration.max(STORM_DURATION_MIN));
+    let storm = Plan {
+        keep: Connections::PerIteration,
+        priority: Priority::Lowest,
+        extent,
+        ..plan(STORM_CONNECTIONS)
+    };
+    let calm = Plan { rhythm: Rhythm::Rate(STORM_RATE), extent, ..plan(1) };
     all.push(Workload { name: STORM.to_owned(), plan: calm, beside: Some(storm) });
     for workload in &mut all {
         // Of one length for all, so that names cost the same.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::value_parser;
 use coordinator::types::Mode;
 
-use super::load::{Connections, Extent, Locks, Plan, Rhythm};
+use super::load::{Connections, Extent, Locks, Plan, Priority, Rhythm};
 use crate::cli::settings::values;
 use crate::cli::text::errors::Failure;
 
@@ -89,6 +89,7 @@ impl BenchArgs {
             } else {
                 Connections::Kept
             },
+            priority: Priority::Usual,
             warmup: self.warmup,
             extent: self.pairs.map_or(Extent::For(duration), Extent::Pairs),
             prefix: format!("bench/{:07}", std::process::id()),

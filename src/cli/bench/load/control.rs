@@ -12,7 +12,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::outcome::{Course, Outcome};
-use super::plan::{Connections, Extent, Plan};
+use super::plan::{Connections, Extent, Plan, Priority};
 use super::player::Player;
 use super::run::Run;
 use super::tally::Tally;
@@ -25,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_INTERRUPTED: Duration = Duration::from_millis(500);
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Nobody comes behind who is so nice.
+#[cfg(target_os = "linux")]
+const NICE_MAX: i32 = 19;
 
 /// How far a measurement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,13 +169,15 @@ impl Threads {
             let mut gone = gone.clone();
             let serve = move || {
                 let tell_done = tell.clone();
-                let served = on_own_runtime(async move {
+                let has_place = take_place(run.plan.priority);
+                let work = async move {
                     let done = serve(&run, &tally, &peer, &numbers, &mut gone, &tell).await;
                     // Nobody listens any more once the measurement is given up.
                     let _ = tell.send(Word::Done(done));
                     // The kernel forgets the time of a thread that has ended.
                     while gone.changed().await.is_ok() {}
-                });
+                };
+                let served = has_place.and_then(|()| on_own_runtime(work));
                 if let Err(error) = served {
                     let _ = tell_done.send(Word::Done(Err(error.into())));
                 }
@@ -275,6 +281,17 @@ impl Threads {
         }
         Outcome::new(&self.run, &sum, course)
     }
+}
+
+/// Gives this thread its priority. On Linux each has its own; elsewhere that would be the whole process's.
+fn take_place(priority: Priority) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if priority == Priority::Lowest {
+        rustix::process::nice(NICE_MAX)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = priority;
+    Ok(())
 }
 
 fn ended_early() -> Error {

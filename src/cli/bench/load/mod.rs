@@ -38,7 +38,7 @@ pub(crate) use control::{Progress, measure};
 pub(crate) use error::Error;
 pub(crate) use link::Coordinator;
 pub(crate) use outcome::{Latency, Outcome};
-pub(crate) use plan::{Connections, Extent, Locks, Plan, Rhythm};
+pub(crate) use plan::{Connections, Extent, Locks, Plan, Priority, Rhythm};
 
 /// A service that grants locks, as a load generator sees it.
 pub(crate) trait Peer: Clone + Send + 'static {

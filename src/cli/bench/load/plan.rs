@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) rhythm: Rhythm,
     /// How long a connection lasts.
     pub(crate) keep: Connections,
+    /// Whether others on this machine come first.
+    pub(crate) priority: Priority,
     /// How long everything goes on before anything is measured.
     pub(crate) warmup: Duration,
     /// How much is measured.
@@ -57,6 +59,15 @@ pub(crate) enum Connections {
     Kept,
     /// For one pair.
     PerIteration,
+}
+
+/// Who comes first where there are fewer processors than want one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// Nobody.
+    Usual,
+    /// Everybody else, as far as they can use them: whoever asks is as if on another machine.
+    Lowest,
 }
 
 /// How much is measured.

@@ -106,6 +106,7 @@ fn plan(connections: usize, extent: Extent) -> Plan {
         mode: Mode::Exclusive,
         rhythm: Rhythm::Steps,
         keep: Connections::Kept,
+        priority: Priority::Usual,
         warmup: Duration::ZERO,
         extent,
         prefix: "test".to_owned(),
