@@ -68,6 +68,13 @@ fn synced(etcd: &Etcd, leader: &Server) {
     });
 }
 
+/// Waits until the leader has no standby in sync any more.
+fn is_taken_out(etcd: &Etcd, leader: &Server) {
+    eventually("it is taken out", || {
+        (members(etcd, &leader.home)["in_sync"] == false).then_some(())
+    });
+}
+
 /// A leader, and a standby in sync with it.
 pub(super) fn pair(etcd: &Etcd) -> [Server; 2] {
     let pair = settled([member(etcd), member(etcd)]);
@@ -240,9 +247,7 @@ fn p2_a_standby_that_was_started_anew_is_in_sync_again_and_then_takes_over() {
     let [leader, other] = pair(&etcd);
     let (mut holder, _waiter) = holder_and_waiter(&leader);
     let stopped = other.end_by(Signal::KILL);
-    eventually("it is taken out", || {
-        (members(&etcd, &leader.home)["in_sync"] == false).then_some(())
-    });
+    is_taken_out(&etcd, &leader);
     is_granted_within(&leader, "plotter", Duration::from_secs(2));
     let other = stopped.restart_with(&as_strs(&peers(&[&etcd])));
     synced(&etcd, &leader);
@@ -281,6 +286,8 @@ fn p5_a_standby_whose_directory_is_void_or_anothers_begins_anew() {
     let stranger = stranger.end_by(Signal::KILL);
     for is_foreign in [false, true] {
         let stopped = other.end_by(Signal::KILL);
+        // Else the one that was killed would be taken for the one that is started.
+        is_taken_out(&etcd, &leader);
         let (ours, theirs) = (directory_of(&stopped.home), directory_of(&stranger.home));
         for file in files_of(&ours) {
             fs::remove_file(file).unwrap();
