@@ -118,6 +118,21 @@ fn a_coordinator_that_goes_makes_the_screen_stale_and_its_return_is_seen() {
 }
 
 #[test]
+fn events_are_heard_again_from_a_coordinator_that_was_away() {
+    let server = Server::start_durable();
+    let terminal = Terminal::open();
+    top(&terminal, &server);
+    terminal.until("live");
+    let stopped = server.end_by(Signal::KILL);
+    terminal.type_in("4");
+    terminal.until("what happens is not heard: no coordinator answers");
+    let server = stopped.restart();
+    terminal.until("nothing has happened since");
+    let _holder = start(server.client(&["hold", "deploy", "--as", "ci-7"]));
+    terminal.until("granted");
+}
+
+#[test]
 fn the_terminal_comes_back_as_it_was() {
     let server = Server::start();
     let terminal = Terminal::open();

@@ -54,7 +54,8 @@ pub(crate) fn why_kept(outlook: &Outlook) -> Option<String> {
     why(last)
 }
 
-fn why(pause: &Pause) -> Option<String> {
+/// The same of one pause.
+pub(crate) fn why(pause: &Pause) -> Option<String> {
     let left = up(pause.left_ms);
     match pause.after {
         After::Loss => Some(format!("kept free for {left} more: its holder was lost")),

@@ -11,6 +11,8 @@ use super::rows::Grant;
 pub(super) struct Dialog {
     /// What is to be broken, as it was when the question was asked: its token stays.
     pub(super) grant: Grant,
+    /// Other locks of it, as far as they are known: it is broken as a whole.
+    pub(super) others: Vec<String>,
     /// What was typed of the lock's name.
     pub(super) name: String,
     /// What was typed of the reason.
@@ -41,8 +43,8 @@ pub(super) enum Answer {
 
 impl Dialog {
     /// Asks.
-    pub(super) fn new(grant: Grant) -> Self {
-        Self { grant, name: String::new(), reason: String::new(), field: Field::Name }
+    pub(super) fn new(grant: Grant, others: Vec<String>) -> Self {
+        Self { grant, others, name: String::new(), reason: String::new(), field: Field::Name }
     }
 
     /// What keeps it from being done; none: nothing.

@@ -49,7 +49,7 @@ const HELP: [&str; 15] = [
 ];
 /// Cells of the question, its frame included.
 const DIALOG_WIDTH_MAX: u16 = 72;
-const DIALOG_HEIGHT: u16 = 9;
+const DIALOG_HEIGHT: u16 = 10;
 
 /// What can be drawn with.
 #[derive(Clone, Copy, Debug)]
@@ -285,6 +285,9 @@ fn news(top: &Top, ink: Ink) -> Option<(String, Style)> {
     if let Some(said) = &top.said {
         return Some((said.clone(), Style::new().add_modifier(Modifier::BOLD)));
     }
+    if let Some(why) = top.deaf.as_ref().filter(|_| top.view == View::Events) {
+        return Some((format!("what happens is not heard: {why}"), ink.alarm()));
+    }
     if let Some(trouble) = &top.trouble {
         return Some((trouble.clone(), ink.alarm()));
     }
@@ -362,21 +365,22 @@ fn more(pen: &mut Pen<'_>, rows: &[Row], first: usize, shown: usize) {
 /// What is said in place of rows.
 fn nothing(top: &Top, list: &List) -> String {
     match list {
-        List::TooMany(wanted, number) => {
-            let (number, most) = (grouped(*number), grouped(LIST_LEN_MAX));
-            let what = match wanted {
-                Wanted::Waits => "requests wait",
-                Wanted::Locks | Wanted::Lock(_) => "locks are in use",
-                Wanted::Sessions | Wanted::Events => "sessions are open",
+        List::TooMany(wanted) => {
+            let most = grouped(LIST_LEN_MAX as u64);
+            let (what, flag) = match wanted {
+                Wanted::Waits => ("locks are waited for", " --waits"),
+                Wanted::Locks | Wanted::Lock(_) => ("locks are in use", ""),
+                Wanted::Sessions | Wanted::Events => ("sessions are open", " --sessions"),
             };
             format!(
-                "{number} {what}: more than {most} are not listed here; `coordinator status` does"
+                "more than {most} {what}: they are not listed here; `coordinator status{flag}` does"
             )
         }
         _ if !top.filter.is_empty() => "no row contains the filter: Esc removes it".to_owned(),
         List::Waits(_) => "nobody waits: 2 shows the locks that are held".to_owned(),
         List::Locks(_) => "no lock is in use".to_owned(),
         List::Sessions(_) => "no session is open, or none that you may see".to_owned(),
+        List::Events if top.deaf.is_some() => "what happens is not heard".to_owned(),
         List::Events => "nothing has happened since: events come as they happen".to_owned(),
         List::Lock(name, _) => format!("{} is free", visible::quoted(name)),
     }
@@ -421,11 +425,17 @@ fn question(dialog: &Dialog, ink: Ink, pen: &mut Pen<'_>) {
     pen.within(x, y + 1, room, &format!("held by {whose}"), Style::new());
     let note = "The holder is told; what it does goes on until it hears of it.";
     pen.within(x, y + 2, room, note, QUIET);
+    let others: Vec<_> = dialog.others.iter().map(|name| visible::quoted(name)).collect();
+    let others = match others.as_slice() {
+        [] => "Locks that were asked for together with it go, too.".to_owned(),
+        others => format!("With it go {}", others.join(", ")),
+    };
+    pen.within(x, y + 3, room, &others, Style::new());
     let fields = [
         (Field::Name, "name of the lock", &dialog.name),
         (Field::Reason, "reason          ", &dialog.reason),
     ];
-    for (y, (field, word, text)) in (y + 4..).zip(fields) {
+    for (y, (field, word, text)) in (y + 5..).zip(fields) {
         let is_here = field == dialog.field;
         let cursor = if is_here { "_" } else { "" };
         let style = if is_here { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
@@ -443,5 +453,5 @@ fn question(dialog: &Dialog, ink: Ink, pen: &mut Pen<'_>) {
         Some(missing) => (missing, QUIET),
         None => ("Enter breaks it", ink.alarm()),
     };
-    pen.within(x, y + 6, room, &format!("{hint}; Tab: other field; Esc: leave it"), style);
+    pen.within(x, y + 7, room, &format!("{hint}; Tab: other field; Esc: leave it"), style);
 }

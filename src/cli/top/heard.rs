@@ -12,6 +12,8 @@ pub(super) const EVENTS_MAX: usize = 1_000;
 /// Where the time of day stands in a moment, as in `2026-11-24T10:31:07.123Z`.
 const TIME_OF_DAY: std::ops::Range<usize> = 11..23;
 
+const PAUSED: &str = "… nobody has listened for a while";
+
 /// The latest events.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
@@ -38,10 +40,10 @@ impl Heard {
         }
     }
 
-    /// Nobody listens for a while: what happens then is missing here.
+    /// Nobody listens for a while: what happens then is missing here, which is said once.
     pub(super) fn pause(&mut self) {
-        if !self.rows.is_empty() {
-            self.remark("… nobody has listened for a while");
+        if self.rows.back().is_some_and(|last| last.cells[2] != PAUSED) {
+            self.remark(PAUSED);
         }
     }
 

@@ -1,10 +1,12 @@
 //! A look at the coordinator: what the screen that is shown needs, and no more.
 
-use coordinator::wire::{LockStatus, ServerStatus, SessionStatus, WaitedStatus};
+use coordinator::wire::{LockStatus, Outlook, ServerStatus, SessionStatus, WaitedStatus};
 use coordinator::{Error, Observer};
 
 /// Lists longer than this are not fetched: nobody reads them, and each look would take seconds.
-pub(super) const LIST_LEN_MAX: u64 = 10_000;
+pub(super) const LIST_LEN_MAX: usize = 10_000;
+/// Locks that nobody holds, of which it is asked why: others are seen when they are looked into.
+const OUTLOOKS_MAX: usize = 10;
 
 /// What is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) struct Sight {
     pub(super) waited: Option<WaitedStatus>,
     /// The lock that was selected, and whether it may be broken; none if that is not known.
     pub(super) breakable: Option<(String, bool)>,
+    /// Why locks that are waited for are held by nobody.
+    pub(super) outlooks: Vec<Outlook>,
 }
 
 /// What is in a screen's table.
@@ -47,8 +51,8 @@ pub(super) enum List {
     Events,
     /// One lock; none if it is free.
     Lock(String, Option<LockStatus>),
-    /// There are so many that they were not asked for.
-    TooMany(Wanted, u64),
+    /// There are more than are listed.
+    TooMany(Wanted),
 }
 
 impl List {
@@ -60,7 +64,16 @@ impl List {
             Self::Sessions(_) => Wanted::Sessions,
             Self::Events => Wanted::Events,
             Self::Lock(name, _) => Wanted::Lock(name.clone()),
-            Self::TooMany(wanted, _) => wanted.clone(),
+            Self::TooMany(wanted) => wanted.clone(),
+        }
+    }
+
+    /// The locks in it.
+    pub(super) fn locks(&self) -> &[LockStatus] {
+        match self {
+            Self::Waits(locks) | Self::Locks(locks) => locks,
+            Self::Lock(_, lock) => lock.as_slice(),
+            Self::Sessions(_) | Self::Events | Self::TooMany(_) => &[],
         }
     }
 }
@@ -97,22 +110,24 @@ pub(super) async fn look(
 ) -> Result<Sight, Error> {
     let observer = &eyes.main;
     let server = observer.server_status().await?;
-    let length = match wanted {
-        // Each of them has a waiter at least.
-        Wanted::Waits => server.waiting.min(server.locks),
-        Wanted::Locks => server.locks,
-        Wanted::Sessions => server.sessions,
-        Wanted::Lock(_) => 1,
-        Wanted::Events => 0,
-    };
+    let is_short = |length: u64| length <= LIST_LEN_MAX as u64;
     let list = match wanted {
-        _ if length > LIST_LEN_MAX => List::TooMany(wanted.clone(), length),
-        Wanted::Waits => List::Waits(observer.contended().await?),
-        Wanted::Locks => List::Locks(observer.locks().await?),
-        Wanted::Sessions => List::Sessions(observer.sessions().await?),
-        Wanted::Events => List::Events,
-        Wanted::Lock(name) => List::Lock(name.clone(), observer.lock(name).await?),
+        // How many of the locks are waited for is not known beforehand.
+        Wanted::Waits => observer.contended_at_most(LIST_LEN_MAX).await?.map(List::Waits),
+        Wanted::Locks if is_short(server.locks) => Some(List::Locks(observer.locks().await?)),
+        Wanted::Sessions if is_short(server.sessions) => {
+            Some(List::Sessions(observer.sessions().await?))
+        }
+        Wanted::Locks | Wanted::Sessions => None,
+        Wanted::Events => Some(List::Events),
+        Wanted::Lock(name) => Some(List::Lock(name.clone(), observer.lock(name).await?)),
     };
+    let list = list.unwrap_or_else(|| List::TooMany(wanted.clone()));
+    let mut outlooks = Vec::new();
+    let is_kept = |lock: &&LockStatus| lock.holders.is_empty();
+    for lock in list.locks().iter().filter(is_kept).take(OUTLOOKS_MAX) {
+        outlooks.extend(observer.outlook(&lock.name).await?);
+    }
     let (counted, breakable) = eyes.look_beside(selected).await;
-    Ok(Sight { server, list, waited: counted, breakable })
+    Ok(Sight { server, list, waited: counted, breakable, outlooks })
 }

@@ -17,6 +17,7 @@
 mod columns;
 mod dialog;
 mod draw;
+mod ear;
 mod heard;
 mod look;
 mod model;
@@ -39,10 +40,10 @@ use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use ratatui::layout::Rect;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use self::draw::{Ink, draw, text_of};
+use self::ear::Ear;
 use self::look::{Eyes, Sight, Wanted, look};
 use self::model::{Order, Top};
 use self::screen::Screen;
@@ -77,6 +78,8 @@ enum Heard {
     Broken(String),
     /// A grant was not broken, for that is not allowed.
     Unable(String),
+    /// From now on it is heard what happens.
+    Listening,
     /// Something has happened, or why nothing more is heard.
     Event(Box<Result<coordinator::Event, String>>),
     /// There is no terminal any more.
@@ -138,7 +141,7 @@ async fn live(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let ink = Ink::of_the_environment();
     let mut looking = false;
-    let mut ear = None;
+    let mut ear = Ear::default();
     let code = loop {
         listen(&mut top, &mut ear, settings, &tell);
         screen
@@ -157,6 +160,7 @@ async fn live(
                 Heard::Seen(seen) => { looking = false; top.see(*seen, Instant::now()); Order::Nothing }
                 Heard::Broken(words) => { top.say(words); Order::Look }
                 Heard::Unable(why) => { top.is_unable(why); Order::Nothing }
+                Heard::Listening => { top.is_listening(); Order::Nothing }
                 Heard::Event(event) => { hear(&mut top, *event); Order::Nothing }
                 Heard::Gone => break ExitCode::from(exit::SIGNAL_BASE + number(Signal::HUP)),
             },
@@ -181,28 +185,11 @@ async fn live(
 }
 
 /// Has somebody listen as long as events are shown, and nobody else.
-fn listen(
-    top: &mut Top,
-    ear: &mut Option<AbortOnDrop>,
-    settings: &Settings,
-    tell: &mpsc::Sender<Heard>,
-) {
-    if !top.listens() {
-        if ear.take().is_some() {
-            top.hear_no_more();
-        }
-    } else if ear.is_none() {
-        let listening = start_listening(settings, tell.clone());
-        *ear = Some(AbortOnDrop(listening));
-    }
-}
-
-/// A task that ends when nobody wants it any more.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+fn listen(top: &mut Top, ear: &mut Ear, settings: &Settings, tell: &mpsc::Sender<Heard>) {
+    if top.listens() {
+        ear.open(settings, tell, Instant::now());
+    } else if ear.close() {
+        top.hear_no_more();
     }
 }
 
@@ -211,33 +198,8 @@ fn hear(top: &mut Top, event: Result<coordinator::Event, String>) {
         Ok(event) if top.listens() => top.hear(&event),
         // It was on its way.
         Ok(_) => {}
-        Err(why) => top.say(why),
+        Err(why) => top.is_deaf(why),
     }
-}
-
-/// Listens to what happens, over a connection of its own, beside what else goes on.
-fn start_listening(settings: &Settings, tell: mpsc::Sender<Heard>) -> JoinHandle<()> {
-    let settings = settings.clone();
-    tokio::spawn(async move {
-        let failed = |error| attempt(&settings).failed(&error).in_one_line();
-        let listening = async {
-            let observer = connect(&settings).await.map_err(|failure| failure.in_one_line())?;
-            observer.events(None).await.map_err(failed)
-        };
-        let mut events = match listening.await {
-            Ok(events) => events,
-            Err(why) => {
-                let _loop_is_over = tell.send(Heard::Event(Box::new(Err(why)))).await;
-                return;
-            }
-        };
-        while let Some(event) = events.next().await {
-            let heard = Heard::Event(Box::new(event.map_err(failed)));
-            if tell.send(heard).await.is_err() {
-                return;
-            }
-        }
-    })
 }
 
 /// A signal's number, as the shell adds it to 128.

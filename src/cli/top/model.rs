@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use coordinator::Event;
 use coordinator::types::FencingToken;
-use coordinator::wire::ServerStatus;
+use coordinator::wire::{LockStatus, ServerStatus};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::dialog::{Answer, Dialog};
@@ -62,6 +62,8 @@ pub(super) struct Top {
     heard: Heard,
     /// Why what was to be broken was not; none: nothing speaks against the next.
     unable: Option<String>,
+    /// Why nobody listens, though events are shown.
+    pub(super) deaf: Option<String>,
 }
 
 /// What can be shown.
@@ -133,6 +135,7 @@ impl Top {
             waited: Waited::default(),
             span: Span::Lately,
             heard: Heard::default(),
+            deaf: None,
             unable: None,
         }
     }
@@ -161,7 +164,19 @@ impl Top {
 
     /// Nobody listens from now on.
     pub(super) fn hear_no_more(&mut self) {
+        self.deaf = None;
         self.heard.pause();
+    }
+
+    /// Nobody listens, for this reason, though somebody should.
+    pub(super) fn is_deaf(&mut self, why: String) {
+        self.heard.pause();
+        self.deaf = Some(why);
+    }
+
+    /// Somebody listens.
+    pub(super) fn is_listening(&mut self) {
+        self.deaf = None;
     }
 
     /// What was to be broken may not be: nor may the next, as far as is known.
@@ -223,7 +238,10 @@ impl Top {
                 keep(&mut rows, &self.filter);
                 rows
             }
-            Some(list) => rows(list, &self.filter, self.sort),
+            Some(list) => {
+                let outlooks = self.sight.as_ref().map_or(&[][..], |sight| &sight.outlooks);
+                rows(list, outlooks, &self.filter, self.sort)
+            }
         }
     }
 
@@ -387,8 +405,29 @@ impl Top {
             return self.say(why);
         }
         match self.grant() {
-            Some(grant) => self.mode = Mode::Breaking(Dialog::new(grant)),
-            None => self.say("nobody holds that: nothing to break".to_owned()),
+            Some(grant) => {
+                let others = self.others(&grant);
+                self.mode = Mode::Breaking(Dialog::new(grant, others));
+            }
+            None => self.say(self.why_nothing_to_break().to_owned()),
+        }
+    }
+
+    /// Other locks with its token, among those that are shown: what was asked for at once has one.
+    fn others(&self, grant: &Grant) -> Vec<String> {
+        let is_other = |lock: &&LockStatus| {
+            lock.name.as_str() != grant.lock
+                && lock.holders.iter().any(|holder| holder.token == grant.token)
+        };
+        let locks = self.list().map(List::locks).unwrap_or_default();
+        locks.iter().filter(is_other).map(|lock| lock.name.to_string()).collect()
+    }
+
+    fn why_nothing_to_break(&self) -> &'static str {
+        match (&self.inside, self.view) {
+            (None, View::Sessions) => "a session is nothing to break: b ends grants, see 2 locks",
+            (None, View::Events) => "an event is nothing to break: Enter looks into its lock",
+            _ => "nobody holds that: nothing to break",
         }
     }
 

@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 
 use coordinator::types::FencingToken;
-use coordinator::wire::{Holder, LockStatus, SessionStatus};
+use coordinator::wire::{After, Holder, LockStatus, Outlook, Pause, SessionStatus};
 
 use super::columns::{Column, grouped};
 use super::look::List;
+use crate::cli::text::outlook::{why, why_kept};
 use crate::cli::text::visible;
 use crate::cli::text::words;
 
@@ -115,19 +116,22 @@ pub(super) fn columns(list: &List) -> &'static [Column] {
         List::Sessions(_) => SESSIONS,
         List::Events => EVENTS,
         List::Lock(..) => ONE_LOCK,
-        List::TooMany(..) => &[],
+        List::TooMany(_) => &[],
     }
 }
 
 /// The rows of a list, those that contain the filter, in this order.
-pub(super) fn rows(list: &List, filter: &str, sort: Sort) -> Vec<Row> {
+pub(super) fn rows(list: &List, outlooks: &[Outlook], filter: &str, sort: Sort) -> Vec<Row> {
+    let outlook = |lock: &LockStatus| outlooks.iter().find(|outlook| outlook.name == lock.name);
     let mut rows = match list {
-        List::Waits(locks) => of_locks(locks, sort, waits),
-        List::Locks(locks) => of_locks(locks, sort, locked),
+        List::Waits(locks) => of_locks(locks, sort, |lock| waits(lock, outlook(lock))),
+        List::Locks(locks) => of_locks(locks, sort, |lock| locked(lock, outlook(lock))),
         List::Sessions(sessions) => of_sessions(sessions, sort),
         // In the order in which they hold and wait, which is what one wants to know.
-        List::Lock(_, lock) => lock.as_ref().map(of_one_lock).unwrap_or_default(),
-        List::Events | List::TooMany(..) => Vec::new(),
+        List::Lock(_, lock) => {
+            lock.as_ref().map(|lock| of_one_lock(lock, outlook(lock))).unwrap_or_default()
+        }
+        List::Events | List::TooMany(_) => Vec::new(),
     };
     keep(&mut rows, filter);
     rows
@@ -141,7 +145,7 @@ pub(super) fn keep(rows: &mut Vec<Row>, filter: &str) {
     }
 }
 
-fn of_locks(locks: &[LockStatus], sort: Sort, row: fn(&LockStatus) -> Row) -> Vec<Row> {
+fn of_locks(locks: &[LockStatus], sort: Sort, row: impl Fn(&LockStatus) -> Row) -> Vec<Row> {
     let mut locks: Vec<&LockStatus> = locks.iter().collect();
     let longest = |lock: &LockStatus| {
         let waited = lock.waiters.iter().map(|it| it.waiting_ms).max();
@@ -170,33 +174,35 @@ fn of_sessions(sessions: &[SessionStatus], sort: Sort) -> Vec<Row> {
     sessions.into_iter().map(session).collect()
 }
 
-fn waits(lock: &LockStatus) -> Row {
+fn waits(lock: &LockStatus, outlook: Option<&Outlook>) -> Row {
+    let grant = first_grant(lock, outlook);
     let longest = lock.waiters.iter().map(|it| it.waiting_ms).max();
     let cells = vec![
         visible::cell(&lock.name),
-        held_by(lock),
+        held_by(lock, outlook),
         lock.holders.first().map_or_else(String::new, |it| words::millis(it.held_ms)),
         grouped(lock.waiter_count),
         longest.map_or_else(String::new, words::millis),
-        lock.holders.first().map_or_else(String::new, |it| it.token.to_string()),
+        grant.as_ref().map_or_else(String::new, |it| it.token.to_string()),
         lock.holders.first().map_or_else(String::new, |it| note(&it.note)),
     ];
     let name = lock.name.to_string();
-    Row { key: name.clone(), cells, lock: Some(name), grant: first_grant(lock) }
+    Row { key: name.clone(), cells, lock: Some(name), grant }
 }
 
-fn locked(lock: &LockStatus) -> Row {
+fn locked(lock: &LockStatus, outlook: Option<&Outlook>) -> Row {
+    let grant = first_grant(lock, outlook);
     let cells = vec![
         visible::cell(&lock.name),
-        held_by(lock),
+        held_by(lock, outlook),
         lock.holders.first().map_or_else(String::new, |it| words::millis(it.held_ms)),
         grouped(lock.waiter_count),
         lock.holders.first().and_then(|it| words::mode(it.mode)).unwrap_or_default(),
-        lock.holders.first().map_or_else(String::new, |it| it.token.to_string()),
+        grant.as_ref().map_or_else(String::new, |it| it.token.to_string()),
         lock.holders.first().map_or_else(String::new, |it| note(&it.note)),
     ];
     let name = lock.name.to_string();
-    Row { key: name.clone(), cells, lock: Some(name), grant: first_grant(lock) }
+    Row { key: name.clone(), cells, lock: Some(name), grant }
 }
 
 fn session(it: &SessionStatus) -> Row {
@@ -212,7 +218,7 @@ fn session(it: &SessionStatus) -> Row {
     Row { key: it.session.to_string(), cells, lock: None, grant: None }
 }
 
-fn of_one_lock(lock: &LockStatus) -> Vec<Row> {
+fn of_one_lock(lock: &LockStatus, outlook: Option<&Outlook>) -> Vec<Row> {
     let holders = lock.holders.iter().map(|it| {
         let away = if it.connected { "" } else { " (disconnected)" };
         let cells = vec![
@@ -238,12 +244,25 @@ fn of_one_lock(lock: &LockStatus) -> Vec<Row> {
         let key = format!("{} {}", it.session, it.request);
         Row { key, cells, lock: None, grant: None }
     });
-    holders.chain(waiters).collect()
+    let pauses = outlook.into_iter().flat_map(|outlook| &outlook.pauses).map(|it| {
+        let cells = vec![
+            "kept".to_owned(),
+            words::who(&it.identity, ""),
+            words::millis(it.granted_ms),
+            String::new(),
+            it.token.to_string(),
+            why(it).unwrap_or_default(),
+        ];
+        Row { key: format!("kept {}", it.token), cells, lock: None, grant: kept(lock, it) }
+    });
+    holders.chain(pauses).chain(waiters).collect()
 }
 
-/// Who holds it: the first, and how many others.
-fn held_by(lock: &LockStatus) -> String {
-    let Some(first) = lock.holders.first() else { return "nobody yet".to_owned() };
+/// Who holds it: the first, and how many others; or why nobody does.
+fn held_by(lock: &LockStatus, outlook: Option<&Outlook>) -> String {
+    let Some(first) = lock.holders.first() else {
+        return outlook.and_then(why_kept).unwrap_or_else(|| "nobody yet".to_owned());
+    };
     let away = if first.connected { "" } else { " (disconnected)" };
     let others = lock.holder_count.saturating_sub(1);
     let more = if others > 0 { format!(" +{}", grouped(others)) } else { String::new() };
@@ -254,8 +273,16 @@ fn note(note: &str) -> String {
     if note.is_empty() { String::new() } else { visible::cell(note) }
 }
 
-fn first_grant(lock: &LockStatus) -> Option<Grant> {
-    lock.holders.first().map(|holder| grant(lock, holder))
+fn first_grant(lock: &LockStatus, outlook: Option<&Outlook>) -> Option<Grant> {
+    let held = lock.holders.first().map(|holder| grant(lock, holder));
+    held.or_else(|| outlook?.pauses.iter().find_map(|pause| kept(lock, pause)))
+}
+
+/// A grant that is over and still keeps the lock: that can be ended, too. What follows a loss ends by itself.
+fn kept(lock: &LockStatus, pause: &Pause) -> Option<Grant> {
+    let whose = format!("nobody; kept after {}", words::who(&pause.identity, ""));
+    let grant = Grant { lock: lock.name.to_string(), token: pause.token, whose };
+    (pause.after == After::Grant).then_some(grant)
 }
 
 fn grant(lock: &LockStatus, holder: &Holder) -> Grant {

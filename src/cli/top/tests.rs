@@ -24,9 +24,11 @@ use ratatui::style::Modifier;
 use super::columns::{Column, grouped, lay_out};
 use super::draw::{Ink, draw, text_of};
 use super::heard::EVENTS_MAX;
-use super::look::{LIST_LEN_MAX, List, Sight, Wanted};
+use super::look::{List, Sight, Wanted};
 use super::model::{Mode, Order, Top};
 use super::waited::Span;
+
+mod missing;
 
 fn server() -> ServerStatus {
     ServerStatus {
@@ -143,7 +145,7 @@ fn seen(list: List) -> (Top, Instant) {
 }
 
 fn sight(server: ServerStatus, list: List) -> Sight {
-    Sight { server, list, waited: None, breakable: None }
+    Sight { server, list, waited: None, breakable: None, outlooks: Vec::new() }
 }
 
 fn key(letter: char) -> KeyEvent {
@@ -202,7 +204,7 @@ fn where_nobody_waits_that_is_said() {
 
 #[test]
 fn a_list_that_nobody_could_read_is_not_fetched_and_that_is_said() {
-    let (top, now) = seen(List::TooMany(Wanted::Locks, LIST_LEN_MAX + 1));
+    let (top, now) = seen(List::TooMany(Wanted::Locks));
     assert_screen("too_many.txt", &top, now, (100, 10));
 }
 
@@ -341,7 +343,7 @@ fn a_question_can_be_left_and_what_nobody_holds_is_not_asked_about() {
     assert_eq!(top.press(key('q')), Order::Quit, "keys are keys again");
     let (mut top, now) = seen(List::Sessions(sessions()));
     press(&mut top, KeyCode::Char('b'));
-    assert!(screen(&top, now, Ink::rich(), (80, 10)).contains("nothing to break"));
+    assert!(screen(&top, now, Ink::rich(), (80, 10)).contains("a session is nothing to break"));
 }
 
 fn happened(ms: u64, what: Happening) -> Event {

@@ -203,6 +203,24 @@ impl Observer {
         .await
     }
 
+    /// The same, unless there are more than so many: then `None`, and no more of them were asked for.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing changes by this, whether it is done or dropped before.
+    pub async fn contended_at_most(&self, most: usize) -> Result<Option<Vec<LockStatus>>, Error> {
+        let ask = |cursor| Query::Contended { cursor };
+        self.pages_at_most(most, "a list of locks without an end", ask, |page| match page {
+            ServerMessage::LockStatus { locks, next, .. } => Ok((locks, next)),
+            other => Err(self.shared.out_of_place(&other)),
+        })
+        .await
+    }
+
     /// The lock `name`; `None` if nobody holds it or waits for it.
     ///
     /// # Errors
@@ -401,13 +419,27 @@ impl Observer {
         ask: impl Fn(u64) -> Query,
         read: impl Fn(ServerMessage) -> Result<(Vec<T>, Option<u64>), Error>,
     ) -> Result<Vec<T>, Error> {
+        let all = self.pages_at_most(usize::MAX, endless, ask, read).await?;
+        Ok(all.unwrap_or_default())
+    }
+
+    async fn pages_at_most<T>(
+        &self,
+        most: usize,
+        endless: &str,
+        ask: impl Fn(u64) -> Query,
+        read: impl Fn(ServerMessage) -> Result<(Vec<T>, Option<u64>), Error>,
+    ) -> Result<Option<Vec<T>>, Error> {
         let (mut all, mut cursor) = (Vec::new(), 0);
         for _ in 0..PAGES_MAX {
             let (page, next) = read(self.inspect(ask(cursor)).await?)?;
             all.extend(page);
+            if all.len() > most {
+                return Ok(None);
+            }
             match next {
                 Some(next) => cursor = next,
-                None => return Ok(all),
+                None => return Ok(Some(all)),
             }
         }
         Err(self.shared.broken(endless))

@@ -39,7 +39,7 @@ pub(crate) async fn run(args: StatusArgs, settings: &Settings) -> Result<ExitCod
             None => format!("{} is free\n", visible::quoted(name)),
         },
         None if args.waits => {
-            let tree = waits::tree(&seen.locks, waits::Lines::of_the_locale());
+            let tree = waits::tree(&seen.locks, &seen.outlooks, waits::Lines::of_the_locale());
             format!("{}\n{tree}", server_line(server, &seen.server))
         }
         None => overview(server, &seen),
@@ -77,8 +77,8 @@ async fn look(args: &StatusArgs, settings: &Settings) -> Result<Seen, Failure> {
         locks.sort_by(|a, b| a.name.cmp(&b.name));
         let outlooks = match &args.name {
             Some(name) => observer.outlook(name).await?.into_iter().collect(),
-            // The tree does not show them, and who asks for that looks at no lock that is only held.
-            None if args.waits => Vec::new(),
+            // Who asks for the tree looks at no lock that is only held.
+            None if args.waits => why_held_by_nobody(&observer, &locks).await?,
             None => observer.outlooks().await?,
         };
         let sessions = if args.sessions { Some(observer.sessions().await?) } else { None };
@@ -106,6 +106,19 @@ async fn name_all(observer: &Observer, locks: &mut [LockStatus]) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// Why nobody holds locks that are waited for.
+async fn why_held_by_nobody(
+    observer: &Observer,
+    locks: &[LockStatus],
+) -> Result<Vec<Outlook>, Error> {
+    let mut outlooks = Vec::new();
+    let is_kept = |lock: &&LockStatus| lock.holders.is_empty();
+    for lock in locks.iter().filter(is_kept).take(LOCKS_ASKED_AGAIN_MAX) {
+        outlooks.extend(observer.outlook(&lock.name).await?);
+    }
+    Ok(outlooks)
 }
 
 /// The whole: a line for the server, a table of locks, perhaps one of sessions.

@@ -23,11 +23,12 @@ use std::env;
 use std::fmt::Write as _;
 
 use coordinator::types::{OwnerId, RequestId, SessionId};
-use coordinator::wire::{Holder, LockStatus, Waiter};
+use coordinator::wire::{Holder, LockStatus, Outlook, Waiter};
 use serde_json::{Value, json};
 
 use super::json;
 use super::seen::Seen;
+use crate::cli::text::outlook::{after_whom, why_kept};
 use crate::cli::text::visible;
 use crate::cli::text::words;
 
@@ -137,13 +138,14 @@ impl<'a> Graph<'a> {
 }
 
 /// The tree, each line with its end.
-pub(crate) fn tree(locks: &[LockStatus], lines: Lines) -> String {
+pub(crate) fn tree(locks: &[LockStatus], outlooks: &[Outlook], lines: Lines) -> String {
     let graph = Graph::of(locks);
     if graph.locks.is_empty() {
         return "nobody waits\n".to_owned();
     }
     let mut drawing = Drawing {
         graph: &graph,
+        outlooks,
         lines,
         text: String::new(),
         lines_left: LINES_MAX,
@@ -158,6 +160,8 @@ pub(crate) fn tree(locks: &[LockStatus], lines: Lines) -> String {
 struct Drawing<'a> {
     /// The graph that is drawn.
     graph: &'a Graph<'a>,
+    /// Why nobody holds some of them.
+    outlooks: &'a [Outlook],
     /// With what.
     lines: Lines,
     /// The text so far.
@@ -189,7 +193,7 @@ impl<'a> Drawing<'a> {
             }
             match lock.holders.first() {
                 Some(holder) => self.root(holder),
-                None if self.line("", &format!("nobody holds {}", visible::quoted(name))) => {
+                None if self.line("", &self.held_by_nobody(name)) => {
                     self.drawn.insert(name);
                     self.waiters(lock, "");
                 }
@@ -201,6 +205,18 @@ impl<'a> Drawing<'a> {
             let what = words::count(left as u64, "more lock");
             let _infallible = writeln!(self.text, "… and {what} with waiters");
         }
+    }
+
+    /// `nobody holds "x": kept for 4s more: …`.
+    fn held_by_nobody(&self, name: &str) -> String {
+        let mut text = format!("nobody holds {}", visible::quoted(name));
+        let outlook = self.outlooks.iter().find(|outlook| outlook.name.as_str() == name);
+        if let Some(outlook) = outlook
+            && let (Some(why), Some(whom)) = (why_kept(outlook), after_whom(outlook, "  "))
+        {
+            let _infallible = write!(text, ": {why}, {whom}");
+        }
+        text
     }
 
     /// Someone at the root, with all that others wait for.

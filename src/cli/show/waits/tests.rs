@@ -1,6 +1,6 @@
 //! The drawing of who waits for whom.
 
-use coordinator::wire::{Mode, ServerStatus};
+use coordinator::wire::{After, Mode, Pause, ServerStatus};
 
 use super::*;
 use coordinator::types::{FencingToken, OwnerId, RequestId, SessionId};
@@ -61,7 +61,7 @@ fn chain() -> Vec<LockStatus> {
 #[test]
 fn the_tree_grows_from_those_who_wait_for_nothing() {
     assert_eq!(
-        tree(&chain(), Lines::Unicode),
+        tree(&chain(), &[], Lines::Unicode),
         "\
 ci-7 (ann@build7, pid 8123, 10.0.0.7)
 └─ holds \"deploy\" for 4m12s  token 1881  note \"deploy v2.3\"
@@ -71,7 +71,7 @@ ci-7 (ann@build7, pid 8123, 10.0.0.7)
    └─ 2nd in line: joe@b:1 for 3s
 "
     );
-    let ascii = tree(&chain(), Lines::Ascii);
+    let ascii = tree(&chain(), &[], Lines::Ascii);
     assert!(ascii.contains("\n   |- 1st in line: bob"), "{ascii}");
     assert!(ascii.contains("\n   |  `- holds \"migrations\""), "{ascii}");
     assert!(ascii.is_ascii(), "{ascii}");
@@ -82,7 +82,7 @@ fn who_has_no_owner_holds_nothing_while_it_waits() {
     let mut locks = chain();
     locks[0].waiters[0].owner = OwnerId(0);
     locks[1].holders[0].owner = OwnerId(0);
-    let text = tree(&locks, Lines::Unicode);
+    let text = tree(&locks, &[], Lines::Unicode);
     assert!(text.contains("\n   ├─ 1st in line: bob@build8:12 for 3s\n   └─ 2nd"), "{text}");
     assert!(text.contains("\nbob@build8:12\n└─ holds \"migrations\""), "{text}");
 }
@@ -94,7 +94,7 @@ fn a_lock_is_drawn_once_and_a_circle_has_an_end() {
         lock("b", vec![holder(2, "bob", 1, 6)], vec![waiter(1, "ann", 1), waiter(3, "eve", 0)]),
     ];
     assert_eq!(
-        tree(&locks, Lines::Unicode),
+        tree(&locks, &[], Lines::Unicode),
         "\
 ann owner 1, who waits for \"b\"
 └─ holds \"a\" for 4m12s  token 5
@@ -111,7 +111,7 @@ ann owner 1, who waits for \"b\"
         lock("b", vec![holder(1, "ann", 1, 5)], twice),
         lock("c", vec![holder(2, "bob", 1, 6)], vec![waiter(3, "eve", 0)]),
     ];
-    let text = tree(&locks, Lines::Unicode);
+    let text = tree(&locks, &[], Lines::Unicode);
     assert_eq!(text.matches("1st in line: eve").count(), 1, "{text}");
     assert!(text.ends_with("      └─ holds \"c\" for 4m12s  token 6  (see above)\n"), "{text}");
 }
@@ -122,7 +122,7 @@ fn fellow_holders_are_named_and_counted() {
     let mut config = lock("config", (1..=6).map(shared).collect(), vec![waiter(9, "ann", 0)]);
     config.holder_count = 9;
     assert_eq!(
-        tree(&[config], Lines::Unicode),
+        tree(&[config], &[], Lines::Unicode),
         "\
 s1
 └─ holds \"config\" for 4m12s  token 1  shared  with s2, s3, s4 and 5 more
@@ -135,10 +135,24 @@ s1
 fn a_lock_that_nobody_holds_is_drawn_too() {
     let free = lock("free", vec![], vec![waiter(1, "ann", 0)]);
     let expected = "nobody holds \"free\"\n└─ 1st in line: ann for 3s\n";
-    assert_eq!(tree(&[free], Lines::Unicode), expected);
-    assert_eq!(tree(&[], Lines::Unicode), "nobody waits\n");
+    let free = [free];
+    assert_eq!(tree(&free, &[], Lines::Unicode), expected);
+    let pause = Pause {
+        after: After::Grant,
+        session: SessionId::new(1),
+        identity: "cron@db1:77".parse().unwrap(),
+        token: FencingToken::new(1650),
+        granted_ms: 60_000,
+        length_ms: 3_600_000,
+        left_ms: 3_540_000,
+    };
+    let kept = Outlook { name: free[0].name.clone(), free_ms: None, pauses: vec![pause] };
+    let text = tree(&free, &[kept], Lines::Unicode);
+    let why = ": kept for 59m more: at least 1h from its grant 1m ago, cron@db1:77  token 1650";
+    assert!(text.lines().next().unwrap().ends_with(why), "{text}");
+    assert_eq!(tree(&[], &[], Lines::Unicode), "nobody waits\n");
     let held = lock("held", vec![holder(1, "ann", 0, 1)], vec![]);
-    assert_eq!(tree(&[held], Lines::Unicode), "nobody waits\n");
+    assert_eq!(tree(&[held], &[], Lines::Unicode), "nobody waits\n");
 }
 
 #[test]
@@ -146,13 +160,13 @@ fn what_is_left_out_is_counted() {
     let crowd = |n| (0..n).map(|n| waiter(n, "ann", 0)).collect::<Vec<_>>();
     let mut queue = lock("queue", vec![holder(1, "bob", 0, 1)], crowd(30));
     queue.waiter_count = 500;
-    let text = tree(&[queue], Lines::Unicode);
+    let text = tree(&[queue], &[], Lines::Unicode);
     assert_eq!(text.lines().count(), 2 + WAITERS_MAX + 1);
     assert!(text.ends_with("\n   └─ … and 480 more\n"), "{text}");
 
     let one = |n: u64| lock(&format!("{n:04}"), vec![holder(n.into(), "bob", 0, n)], crowd(1));
     let many: Vec<_> = (0..2000).map(one).collect();
-    let text = tree(&many, Lines::Unicode);
+    let text = tree(&many, &[], Lines::Unicode);
     assert_eq!(text.lines().count(), LINES_MAX + 1);
     assert!(text.ends_with("more locks with waiters\n"), "{text}");
 }
@@ -165,7 +179,7 @@ fn however_long_the_chain_the_tree_is_bounded() {
         lock(&name, vec![holder(n.into(), "ann", 1, n)], waits)
     };
     let locks: Vec<_> = (0..20_000).map(link).collect();
-    let text = tree(&locks, Lines::Unicode);
+    let text = tree(&locks, &[], Lines::Unicode);
     assert!(text.contains("└─ … and so on\n"));
     assert!(text.lines().count() <= LINES_MAX + 1);
 }
