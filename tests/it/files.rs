@@ -15,12 +15,12 @@ fn durable() -> Server {
     Server::start_with(home, &["--data-dir", &data, "--drain-timeout", "200ms"])
 }
 
-/// A start on what is in that directory, with these flags besides, that is expected to fail.
-fn refused(home: &Home, flags: &[&str]) -> Done {
+/// A start on what is in that directory, with these flags besides, that is expected to fail with this exit code.
+fn refused(home: &Home, flags: &[&str], code: i32) -> Done {
     let data = home.path("data").to_str().unwrap().to_owned();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &data];
     let done = run(home.coordinator(&[&serve, flags].concat()));
-    assert_eq!(done.code(), Some(2), "{}", done.err);
+    assert_eq!(done.code(), Some(code), "{}", done.err);
     done
 }
 
@@ -74,7 +74,7 @@ fn a_data_directory_that_is_put_back_in_time_is_used_again() {
 fn a_second_start_on_a_directory_in_use_leaves_the_port_file_of_the_first() {
     let server = durable();
     let port_file = server.home.path("port");
-    let done = refused(&server.home, &["--port-file", port_file.to_str().unwrap()]);
+    let done = refused(&server.home, &["--port-file", port_file.to_str().unwrap()], 75);
     assert!(done.err.contains("another coordinator uses"), "{}", done.err);
     let port = fs::read_to_string(&port_file).unwrap();
     assert!(server.address.ends_with(port.trim()));
@@ -91,7 +91,7 @@ fn a_state_that_others_can_read_is_refused_with_the_chmod_to_type() {
     assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o600);
     let home = server.end_by(Signal::TERM).home;
     fs::set_permissions(&state, fs::Permissions::from_mode(0o644)).unwrap();
-    let done = refused(&home, &[]);
+    let done = refused(&home, &[], 2);
     let hint = format!("hint: chmod 600 {}", state.display());
     assert!(done.err.contains(&hint), "{}", done.err);
 }
@@ -101,7 +101,7 @@ fn a_damaged_state_is_refused_until_its_loss_is_accepted_and_then_nobody_is_gran
     let server = durable();
     let home = server.end_by(Signal::TERM).home;
     fs::write(home.path("data/state"), b"").unwrap();
-    let done = refused(&home, &[]);
+    let done = refused(&home, &[], 2);
     assert!(done.err.contains("data/state is damaged: it is empty"), "{}", done.err);
     assert!(done.err.contains("--accept-lost-state"), "{}", done.err);
     let data = home.path("data").to_str().unwrap().to_owned();

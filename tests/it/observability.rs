@@ -243,7 +243,7 @@ fn a_port_of_anothers_is_done_without_unless_it_was_asked_for() {
     let words =
         ["serve", "--ephemeral", "--listen", "127.0.0.1:0", "--http-listen", &observed.http];
     let refused = run(home.coordinator(&words));
-    assert_eq!(refused.code(), Some(2));
+    assert_eq!(refused.code(), Some(75));
     assert!(refused.err.contains("for HTTP"), "{}", refused.err);
     assert!(refused.err.contains("--http-listen takes another address"), "{}", refused.err);
 }

@@ -87,9 +87,45 @@ fn a_port_in_use_is_told_with_advice() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let done = run(Home::new().coordinator(&["serve", "--ephemeral", "--listen", &address]));
-    assert_eq!(done.code(), Some(2));
+    assert_eq!(done.code(), Some(75));
     let error = format!("error: cannot listen on {address} (the address is in use)\n  hint: ");
     assert!(done.err.contains(&error), "{}", done.err);
+}
+
+/// The unit gives up on a mistake in the settings, and on nothing else.
+#[test]
+fn what_may_pass_by_itself_has_another_exit_code_than_a_mistake() {
+    let unit = include_str!("../../packaging/systemd/coordinator.service");
+    let given_up = unit.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus="));
+    assert_eq!(given_up, Some("2"));
+    let home = Home::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (flags, code) in [
+        // An address of a network for documentation is no machine's.
+        (&["--ephemeral", "--allow-anyone", "--listen", "192.0.2.1:5625"][..], 75),
+        (
+            &[
+                "--ephemeral",
+                "--listen",
+                "127.0.0.1:0",
+                "--http-listen",
+                "192.0.2.1:5626",
+                "--allow-anyone",
+            ],
+            75,
+        ),
+        (&["--ephemeral", "--listen", "127.0.0.1:0", "--http-listen", &taken], 75),
+        (&["--ephemeral", "--listen", "127.0.0.1:0", "--audit-log", "/nowhere/audit"], 75),
+        (&["--ephemeral", "--listen", "127.0.0.1:0", "--port-file", "/nowhere/port"], 75),
+        (&["--listen", "127.0.0.1:0", "--data-dir", "/proc/nowhere/data"], 75),
+        (&["--listen", "127.0.0.1:0", "--data-dir", "/dev/null/data"], 2),
+        (&["--ephemeral", "--listen", "nowhere"], 2),
+    ] {
+        let done = run(home.coordinator(&[&["serve"], flags].concat()));
+        assert_eq!(done.code(), Some(code), "{flags:?}: {}", done.err);
+        assert!(done.err.contains("  hint: "), "{}", done.err);
+    }
 }
 
 #[test]
@@ -99,7 +135,7 @@ fn a_data_directory_serves_one_coordinator_at_a_time() {
     let server = Server::start_with(home, &["--data-dir", &data]);
     let second = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &data];
     let done = run(server.home.coordinator(&second));
-    assert_eq!(done.code(), Some(2));
+    assert_eq!(done.code(), Some(75));
     assert!(done.err.contains(&data) && done.err.contains("  hint: "), "{}", done.err);
 }
 

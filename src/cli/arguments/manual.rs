@@ -188,6 +188,12 @@ fn exit_status(name: &str) -> String {
             of_locking || matches!(name, "coordinator" | "hold" | "acquire"),
         ),
         (
+            exit::BUSY,
+            "Not started, and what is in the way may pass: an address in use or not there yet, a data directory \
+            that another uses or that is not mounted.",
+            name == "serve",
+        ),
+        (
             exit::PROTOCOL,
             "The other side does not speak the protocol.",
             !matches!(name, "serve" | "access" | "config" | "completions" | "demo" | "man"),
@@ -268,6 +274,7 @@ fn examples(name: &str) -> String {
             "coordinator access may billing lock billing/invoices",
         ],
         "completions" => &[
+            "mkdir -p ~/.local/share/bash-completion/completions",
             "coordinator completions bash > ~/.local/share/bash-completion/completions/coordinator",
             "coordinator completions zsh > ~/.zfunc/_coordinator",
             "coordinator completions fish > ~/.config/fish/completions/coordinator.fish",

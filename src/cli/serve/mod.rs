@@ -171,7 +171,7 @@ fn open_audit(settings: &Settings) -> Result<Option<(Audit, AuditWriter)>, Failu
     };
     Audit::open(place).map(Some).map_err(|error| {
         let what = format!("cannot write the audit log {} ({})", file.display(), reason(&error));
-        Failure::usage(what).hint("--audit-log names it")
+        in_the_way(&error, what).hint("--audit-log names it")
     })
 }
 
@@ -183,7 +183,8 @@ fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if settings.is_said("http-listen") => {
             let why = reason(&error);
-            let failure = Failure::usage(format!("cannot listen on {address} for HTTP ({why})"));
+            let failure =
+                in_the_way(&error, format!("cannot listen on {address} for HTTP ({why})"));
             Err(failure.hint("--http-listen takes another address, or none: --http-listen ''"))
         }
         Err(error) => {
@@ -356,9 +357,25 @@ fn config(settings: &Settings) -> Config {
     config
 }
 
+/// That the system does not give what a start needs. Most of that passes by itself: an address comes with its
+/// interface, a directory with its mount. So a service is started again, unless it is certainly a mistake.
+fn in_the_way(error: &io::Error, what: String) -> Failure {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::AlreadyExists | Kind::NotADirectory | Kind::IsADirectory | Kind::InvalidInput => {
+            Failure::usage(what)
+        }
+        _ => Failure::new(exit::BUSY, what),
+    }
+}
+
 /// That an address cannot be had, with the setting that names another; and who may be there already.
 fn cannot_listen(listen: SocketAddr, source: &io::Error, setting: &str, there: &str) -> Failure {
-    let failure = Failure::usage(format!("cannot listen on {listen} ({})", reason(source)));
+    let what = format!("cannot listen on {listen} ({})", reason(source));
+    let failure = match source.kind() {
+        io::ErrorKind::PermissionDenied => Failure::usage(what),
+        _ => in_the_way(source, what),
+    };
     failure.hint(match source.kind() {
         io::ErrorKind::AddrInUse => format!("{there}; choose another address with {setting}"),
         io::ErrorKind::PermissionDenied => {
@@ -379,17 +396,17 @@ fn cannot_serve(error: &ServerError) -> Failure {
             let there = "perhaps Redis runs there, or a coordinator";
             cannot_listen(*listen, source, "--redis-listen", there)
         }
-        ServerError::DataInUse { .. } => Failure::usage(error.to_string())
+        ServerError::DataInUse { .. } => Failure::new(exit::BUSY, error.to_string())
             .hint("stop that one, or give this one its own --data-dir"),
-        ServerError::DataUnusable { directory, source } => Failure::usage(format!(
-            "cannot use the data directory {} ({})",
-            directory.display(),
-            match source.kind() {
+        ServerError::DataUnusable { directory, source } => {
+            let why = match source.kind() {
                 io::ErrorKind::AlreadyExists => "it is not a directory".to_owned(),
                 _ => reason(source),
-            }
-        ))
-        .hint("name another with --data-dir, or keep no state with --ephemeral"),
+            };
+            let what = format!("cannot use the data directory {} ({why})", directory.display());
+            in_the_way(source, what)
+                .hint("name another with --data-dir, or keep no state with --ephemeral")
+        }
         ServerError::DataExposed { path, chmod, .. } => Failure::usage(error.to_string())
             .hint(format!("chmod {chmod} {}", shell_word(&path.to_string_lossy()))),
         ServerError::Store {
@@ -445,8 +462,8 @@ impl PortFile {
     }
 
     fn failed(path: &Path, error: &io::Error) -> Failure {
-        Failure::usage(format!("cannot write the port file {} ({})", path.display(), reason(error)))
-            .hint("--port-file needs a file in a writable directory")
+        let what = format!("cannot write the port file {} ({})", path.display(), reason(error));
+        in_the_way(error, what).hint("--port-file needs a file in a writable directory")
     }
 
     fn is_ours(&self, path: &Path) -> io::Result<bool> {

@@ -1,4 +1,5 @@
 # Completions of coordinator for bash. Put this where bash-completion looks for it:
+#   mkdir -p ~/.local/share/bash-completion/completions
 #   coordinator completions bash > ~/.local/share/bash-completion/completions/coordinator
 # or into ~/.bashrc: source <(coordinator completions bash)
 
