@@ -86,6 +86,14 @@ impl Problem {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "Busy", message).hint("try again in a second")
     }
 
+    /// Something was to be changed, and no answer came.
+    pub(super) fn not_known() -> Self {
+        let message = "not known whether it was taken away: no answer came, and what was asked for is done once the \
+                       coordinator can save its state, or its cluster answers";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "NotKnown", message)
+            .hint("look at who holds the lock, and with which token, before you ask again")
+    }
+
     /// There is nobody to ask.
     pub(super) fn unavailable() -> Self {
         let message = "the coordinator stops, or does not answer";
@@ -146,7 +154,7 @@ impl Problem {
         let message = "nothing can be changed over HTTP while the coordinator has no access file";
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message).hint(
             "an access file says who may break locks (docs/operations.md); on the machine itself \
-             there is coordinator release --force",
+             there is coordinator release NAME --force --token T",
         )
     }
 
@@ -161,7 +169,9 @@ impl Problem {
         let status = match code {
             RejectionCode::Forbidden => StatusCode::FORBIDDEN,
             RejectionCode::NoSuchGrant => StatusCode::CONFLICT,
-            RejectionCode::SlowDown => StatusCode::SERVICE_UNAVAILABLE,
+            RejectionCode::SlowDown | RejectionCode::Unavailable | RejectionCode::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::BAD_REQUEST,
         };
         Self::new(status, code.name(), message)
@@ -180,6 +190,11 @@ impl Problem {
             (_, GoodbyeCode::TooManyConnections) => Self { message, ..Self::busy() },
             _ => Self { message, ..Self::unavailable() },
         }
+    }
+
+    /// Whether it is that the coordinator said this *no*.
+    pub(super) fn is(&self, code: RejectionCode) -> bool {
+        self.code == code.name()
     }
 
     /// As programs are told.
@@ -203,5 +218,25 @@ impl IntoResponse for Problem {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_pass_by_itself_is_no_mistake_of_who_asks() {
+        for (code, status) in [
+            (RejectionCode::Unavailable, 503),
+            (RejectionCode::Draining, 503),
+            (RejectionCode::SlowDown, 503),
+            (RejectionCode::NoSuchGrant, 409),
+            (RejectionCode::Forbidden, 403),
+            (RejectionCode::InvalidLockName, 400),
+        ] {
+            let answer = Problem::rejected(code, String::new()).into_response();
+            assert_eq!(answer.status().as_u16(), status, "{code}");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod administering;
 mod adversary;
 mod api;
 mod bench;
+mod breaking;
 mod canaries;
 mod certificates;
 mod checking;

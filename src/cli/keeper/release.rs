@@ -27,7 +27,7 @@ pub(crate) async fn run(args: ReleaseArgs, settings: &Settings) -> Result<ExitCo
         Some(reason) => observer.revoke_for(name, grant, reason).await,
         None => observer.revoke(name, grant).await,
     };
-    revoked.map_err(|error| attempt.failed(&error))?;
+    revoked.map_err(|error| attempt.not_revoked(&error))?;
     answer::line(&format!("revoked {} from the holder with token {token}", visible::quoted(name)))?;
     Ok(ExitCode::SUCCESS)
 }

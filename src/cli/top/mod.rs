@@ -239,7 +239,7 @@ fn start_break(
             Err(error) => {
                 let (server, lock) = (server.as_str(), name.as_str());
                 let attempt = Attempt { server, lock, ..Attempt::default() };
-                let words = format!("not revoked: {}", attempt.failed(&error).in_one_line());
+                let words = attempt.not_revoked(&error).in_one_line();
                 let forbidden = RejectionCode::Forbidden;
                 let is_denied =
                     matches!(&error, Error::Rejected { code, .. } if *code == forbidden);

@@ -298,7 +298,8 @@ impl Observer {
     /// # Errors
     ///
     /// [`Error::Rejected`] with [`NoSuchGrant`](crate::types::RejectionCode::NoSuchGrant) if nobody holds the lock with this
-    /// token, [`Error::InvalidRequest`] if that is no name for a lock, others if no answer comes.
+    /// token, [`Error::InvalidRequest`] if that is no name for a lock, others if no answer comes. Then it may be done all
+    /// the same: a coordinator that cannot save its state does it once it can.
     ///
     /// # Cancel safety
     ///

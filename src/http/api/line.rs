@@ -118,18 +118,34 @@ impl Line {
         &mut self,
         question: impl FnOnce(u64) -> ClientMessage,
     ) -> Result<ServerMessage, Problem> {
+        self.exchange(question).await?
+    }
+
+    /// Has something changed. If no answer comes, it may be done all the same, and later than that is known here.
+    pub(super) async fn order(
+        &mut self,
+        order: impl FnOnce(u64) -> ClientMessage,
+    ) -> Result<ServerMessage, Problem> {
+        self.exchange(order).await.unwrap_or_else(|_| Err(Problem::not_known()))
+    }
+
+    /// Says something, and waits for the answer to it; an error if none comes.
+    async fn exchange(
+        &mut self,
+        said: impl FnOnce(u64) -> ClientMessage,
+    ) -> Result<Result<ServerMessage, Problem>, Problem> {
         self.latest += 1;
         let asked = self.latest;
         let answer = async {
-            self.say(question(asked)).await?;
+            self.say(said(asked)).await?;
             loop {
                 match self.next().await? {
                     ServerMessage::Rejected { request, code, message, .. }
                         if request == RequestId::new(asked) =>
                     {
-                        return Err(Problem::rejected(code, message));
+                        return Ok(Err(Problem::rejected(code, message)));
                     }
-                    message if message.query_id() == Some(asked) => return Ok(message),
+                    message if message.query_id() == Some(asked) => return Ok(Ok(message)),
                     _ => {}
                 }
             }

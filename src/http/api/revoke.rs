@@ -1,20 +1,26 @@
 //! `POST /api/v1/locks/{name}/revoke`: takes a lock away from whoever holds it with a token.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::Request;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::Api;
 use super::errand;
 use super::ours;
-use super::shown;
 use super::visitor::Visitor;
 use crate::access::Verb;
 use crate::http::problem::Problem;
 use crate::json;
 use crate::server::Who;
-use crate::types::{FencingToken, Note};
-use crate::wire::{ClientMessage, ServerMessage};
+use crate::types::{FencingToken, Note, RejectionCode};
+use crate::wire::{ClientMessage, LockStatus, Query, ServerMessage};
+
+/// How long what is taken away waits for a look at it: where many look, the answer has no more than the token.
+const GLIMPSE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What is asked for.
 #[derive(Default)]
@@ -42,36 +48,60 @@ pub(super) async fn revoke(
     let Asked { token, reason } = asked;
     let mut line = api.line(visitor).await?;
     // Who may break it need not see it.
-    let seen = shown::one(&mut line, name).await.ok().map(|(lock, _)| lock);
-    if let Some(None) = seen {
-        return Err(Problem::not_in_use(name));
-    }
+    let seen = timeout(GLIMPSE_TIMEOUT, glimpse(api, visitor, name)).await.ok().flatten();
     let answer = line
-        .ask(|query_id| ClientMessage::RevokeFor {
+        .order(|query_id| ClientMessage::RevokeFor {
             query_id,
             name: name.to_owned(),
             token,
             reason: reason.to_string(),
         })
-        .await?;
+        .await;
     match answer {
-        ServerMessage::Revoked { .. } => {
-            let holders = seen.flatten().map(|lock| lock.holders).unwrap_or_default();
-            let holder = holders.iter().find(|holder| holder.token == token);
+        Ok(ServerMessage::Revoked { .. }) => {
+            let seen = seen.flatten();
+            let holder = seen.iter().flat_map(|lock| &lock.holders).find(|it| it.token == token);
             let holder = holder.map_or_else(|| json!({"token": token}), json::holder);
             Ok(json!({"revoked": holder}))
         }
-        _ => Err(Problem::unavailable()),
+        Ok(_) => Err(Problem::not_known()),
+        // A kept lock has no holder, and its token still ends the keeping.
+        Err(problem) if problem.is(RejectionCode::NoSuchGrant) && matches!(seen, Some(None)) => {
+            Err(Problem::not_in_use(name))
+        }
+        Err(problem) => Err(problem),
     }
+}
+
+/// The lock as it is before, for the answer's text; none: it is not in use. Its line is its own, for what is to be
+/// done waits for no look.
+async fn glimpse(api: &Api, visitor: &Visitor, name: &str) -> Option<Option<LockStatus>> {
+    let mut line = api.line(visitor).await.ok()?;
+    match line.look(Query::Lock { name: name.to_owned() }).await.ok()? {
+        ServerMessage::LockStatus { mut locks, .. } => Some(locks.pop()),
+        _ => None,
+    }
+}
+
+/// The body as it comes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    /// A number.
+    token: u64,
+    /// A text that has to be one of a reason.
+    reason: String,
 }
 
 fn read(body: &[u8]) -> Result<Asked, Problem> {
     let wrong = |what: &str| Problem::bad_request(format!("the body is not read: {what}"));
-    let form = || wrong("write {\"token\": 1881, \"reason\": \"…\"}, and nothing else");
-    let body: Value = serde_json::from_slice(body).map_err(|_| form())?;
-    let fields = body.as_object().filter(|fields| fields.len() == 2).ok_or_else(form)?;
-    let token = fields.get("token").and_then(Value::as_u64).ok_or_else(form)?;
-    let reason = fields.get("reason").and_then(Value::as_str).ok_or_else(form)?;
+    // An array with the same values in it would be read, too.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    // Of a field that is there twice, nobody knows which is meant.
+    let form = serde_json::from_slice::<Form>(body).ok().filter(|_| is_object);
+    let Form { token, reason } = form.ok_or_else(|| {
+        wrong("write {\"token\": 1881, \"reason\": \"…\"}, each once, and nothing else")
+    })?;
     if reason.is_empty() {
         return Err(wrong("a reason is needed, for the audit log"));
     }
@@ -95,6 +125,9 @@ mod tests {
             ("{\"token\":-1,\"reason\":\"x\"}".to_owned(), false),
             ("{\"token\":\"1\",\"reason\":\"x\"}".to_owned(), false),
             ("{\"token\":1,\"reason\":\"x\",\"force\":true}".to_owned(), false),
+            ("{\"token\":1,\"token\":2,\"reason\":\"x\"}".to_owned(), false),
+            ("{\"token\":1,\"reason\":\"x\",\"reason\":\"y\"}".to_owned(), false),
+            ("[1,\"x\"]".to_owned(), false),
             ("[".to_owned(), false),
         ] {
             assert_eq!(read(body.as_bytes()).is_ok(), is_read, "{body}");

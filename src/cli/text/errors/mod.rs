@@ -32,7 +32,7 @@ pub(crate) mod exit {
     pub(crate) const LOST: u8 = 70;
     /// What was asked for could not be written down: `EX_IOERR`.
     pub(crate) const NOT_WRITTEN: u8 = 74;
-    /// The lock is busy, or did not come in time: `EX_TEMPFAIL`.
+    /// The lock is busy, or did not come in time; `serve`: what is in the way of the start may pass: `EX_TEMPFAIL`.
     pub(crate) const BUSY: u8 = 75;
     /// The other side speaks something else: `EX_PROTOCOL`.
     pub(crate) const PROTOCOL: u8 = 76;
@@ -234,6 +234,25 @@ impl Attempt<'_> {
             )
             .hint("check that the address is a coordinator's, and of a compatible version"),
             other => Failure::new(exit::PROTOCOL, other.to_string()),
+        }
+    }
+
+    /// The failure that `error` is for whoever would have had the lock taken away. Where no answer came, that may be
+    /// done all the same, and later than now.
+    pub(crate) fn not_revoked(&self, error: &Error) -> Failure {
+        let failure = self.failed(error);
+        match error {
+            Error::Rejected { .. } | Error::InvalidRequest { .. } | Error::Forked => {
+                Failure { what: format!("not revoked: {}", failure.what), ..failure }
+            }
+            _ => {
+                let (lock, why) = (quoted(self.lock), failure.what);
+                let what = format!("not known whether {lock} was revoked: {why}");
+                Failure::new(failure.exit, what).hint(format!(
+                    "it is done once the coordinator can save its state; `coordinator status {}` shows who holds it",
+                    shell_word(self.lock)
+                ))
+            }
         }
     }
 

@@ -267,3 +267,21 @@ fn what_others_said_cannot_move_the_terminal() {
     assert!(failure.plain().starts_with("error: \"dep\\u{202e}loy\" is busy\n"), "{failure:?}");
     assert!(failure.plain().contains("lock -w 10m $'dep\\U0000202eloy' -- "), "{failure:?}");
 }
+
+/// Rule R11.
+#[test]
+fn a_revocation_without_an_answer_is_not_called_failed() {
+    let silent = io::Error::new(io::ErrorKind::TimedOut, "no message from it for 5s");
+    let failure = ATTEMPT.not_revoked(&Error::Unavailable {
+        server: "127.0.0.1:5625".into(),
+        source: std::sync::Arc::new(silent),
+    });
+    assert_eq!(failure.exit, 69);
+    assert_eq!(
+        failure.plain(),
+        "error: not known whether \"deploy\" was revoked: no coordinator answers at 127.0.0.1:5625 (no answer in time)\n  \
+         hint: it is done once the coordinator can save its state; `coordinator status deploy` shows who holds it\n"
+    );
+    let no = Error::Rejected { code: RejectionCode::Forbidden, message: "ann may not".to_owned() };
+    assert!(ATTEMPT.not_revoked(&no).plain().starts_with("error: not revoked: ann may not\n"));
+}
