@@ -1,73 +1,90 @@
-//! Places for connections, of which no address has all.
+//! Places of which nobody has all: for connections, for streams, for those who are about to be turned away.
 //!
 //! Whoever supervises a coordinator asks here whether it is alive, and starts it anew if nobody answers. So whoever takes
 //! all places would have it restarted. An address (of IPv6: a /64 network) has three quarters of them at most.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::types::Origin;
 
-/// Places. Clones are the same.
-#[derive(Clone, Debug)]
-pub(super) struct Places {
+/// Places, shared between many. Clones are the same.
+#[derive(Debug)]
+pub(super) struct Shares<K> {
     /// How many there are.
     max: usize,
-    /// How many each address has now.
-    taken: Arc<Mutex<HashMap<Origin, usize>>>,
+    /// How many each has now.
+    taken: Arc<Mutex<HashMap<K, usize>>>,
 }
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct Taken<K: Eq + Hash> {
     /// Where it goes back to.
-    places: Places,
+    taken: Arc<Mutex<HashMap<K, usize>>>,
     /// Whose it is.
-    origin: Origin,
+    whose: K,
 }
 
-impl Places {
+/// Three quarters of `all`: what one may have where others are to find something.
+pub(super) fn most_of(all: usize) -> usize {
+    (all - all / 4).max(1)
+}
+
+impl<K: Clone + Eq + Hash> Shares<K> {
     pub(super) fn new(max: usize) -> Self {
         Self { max, taken: Arc::default() }
     }
 
-    /// A place for a connection from there; none if there is none, or if that address has as many as it may.
-    pub(super) fn take(&self, from: IpAddr) -> Option<Taken> {
-        let origin = Origin::of(from);
-        let mut taken = self.locked();
+    /// A place; none if there is none, or if this one has as many as it may.
+    pub(super) fn take(&self, whose: K, its_max: usize) -> Option<Taken<K>> {
+        let mut taken = locked(&self.taken);
         let all: usize = taken.values().sum();
-        let its_own = taken.entry(origin).or_default();
-        if all >= self.max || *its_own >= self.per_address_max() {
-            if *its_own == 0 {
-                taken.remove(&origin);
-            }
+        if all >= self.max || taken.get(&whose).is_some_and(|its_own| *its_own >= its_max) {
             return None;
         }
-        *its_own += 1;
+        *taken.entry(whose.clone()).or_default() += 1;
         drop(taken);
-        Some(Taken { places: self.clone(), origin })
-    }
-
-    /// Most that one address may have.
-    fn per_address_max(&self) -> usize {
-        (self.max - self.max / 4).max(1)
-    }
-
-    fn locked(&self) -> MutexGuard<'_, HashMap<Origin, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(Taken { taken: Arc::clone(&self.taken), whose })
     }
 }
 
-impl Drop for Taken {
+impl<K> Clone for Shares<K> {
+    fn clone(&self) -> Self {
+        Self { max: self.max, taken: Arc::clone(&self.taken) }
+    }
+}
+
+impl<K: Eq + Hash> Drop for Taken<K> {
     fn drop(&mut self) {
-        let mut taken = self.places.locked();
-        if let Some(its_own) = taken.get_mut(&self.origin) {
+        let mut taken = locked(&self.taken);
+        if let Some(its_own) = taken.get_mut(&self.whose) {
             *its_own -= 1;
             if *its_own == 0 {
-                taken.remove(&self.origin);
+                taken.remove(&self.whose);
             }
         }
+    }
+}
+
+fn locked<K>(taken: &Mutex<HashMap<K, usize>>) -> MutexGuard<'_, HashMap<K, usize>> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Places of which no address has all.
+#[derive(Clone, Debug)]
+pub(super) struct Places(Shares<Origin>);
+
+impl Places {
+    pub(super) fn new(max: usize) -> Self {
+        Self(Shares::new(max))
+    }
+
+    /// A place for somebody from there; none if there is none, or if that address has as many as it may.
+    pub(super) fn take(&self, from: IpAddr) -> Option<Taken<Origin>> {
+        self.0.take(Origin::of(from), most_of(self.0.max))
     }
 }
 
@@ -80,16 +97,16 @@ mod tests {
     fn an_address_has_three_quarters_of_the_places_and_others_find_the_rest() {
         let places = Places::new(256);
         let greedy: IpAddr = [10, 0, 0, 9].into();
-        let mut taken: Vec<Taken> = (0..192).filter_map(|_| places.take(greedy)).collect();
+        let mut taken: Vec<_> = (0..192).filter_map(|_| places.take(greedy)).collect();
         assert_eq!(taken.len(), 192);
         assert!(places.take(greedy).is_none());
         let others = (0..100_u8).filter_map(|host| places.take([10, 0, 1, host].into()));
-        let others: Vec<Taken> = others.collect();
+        let others: Vec<_> = others.collect();
         assert_eq!(others.len(), 64, "as many as there are places");
         assert!(places.take([10, 0, 2, 1].into()).is_none());
         taken.pop();
         assert!(places.take([10, 0, 2, 1].into()).is_some(), "it came back");
         drop((taken, others));
-        assert!(places.locked().is_empty(), "nobody is remembered");
+        assert!(locked(&places.0.taken).is_empty(), "nobody is remembered");
     }
 }

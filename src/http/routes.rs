@@ -12,12 +12,13 @@
 //! A grace period is ready, and so is a disk that fails while tokens are left. An orchestrator
 //! would otherwise cut off just those who have to come back.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{MatchedPath, RawQuery, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, RawQuery, Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -34,6 +35,7 @@ use super::guard::{self, Guard};
 use super::metrics::{self, Scrape};
 use super::options::MetricsFor;
 use super::page;
+use super::places::Places;
 use super::problem::Problem;
 use super::process::Process;
 use super::reload::Reloads;
@@ -64,6 +66,8 @@ struct Port {
     metrics: MetricsFor,
     /// Room for requests.
     room: Semaphore,
+    /// Room for those who prove nobody. They are told so late, and meanwhile keep nobody out who is somebody.
+    strangers: Places,
 }
 
 /// Answers with what `looker` tells; to be called where tasks can be spawned.
@@ -85,6 +89,7 @@ pub(super) fn router(
         answered: Arc::default(),
         metrics,
         room: Semaphore::new(REQUESTS_MAX),
+        strangers: Places::new(REQUESTS_MAX),
     });
     Router::new()
         .route("/livez", get(livez))
@@ -128,16 +133,8 @@ async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) ->
     } else if PROBES.contains(&request.uri().path()) {
         // They take no room, or whoever fills it would have the coordinator pass for dead.
         next.run(request).await
-    } else if let Ok(_room) = port.room.try_acquire() {
-        next.run(request).await
-    } else if is_api {
-        Problem::busy().into_response()
     } else {
-        let again = [
-            (RETRY_AFTER, HeaderValue::from_static("1")),
-            (CONNECTION, HeaderValue::from_static("close")),
-        ];
-        (StatusCode::SERVICE_UNAVAILABLE, again, "busy\n").into_response()
+        admitted(&port, request, next).await
     };
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     port.answered.count(route, answer.status());
@@ -145,6 +142,38 @@ async fn guarded(State(port): State<Arc<Port>>, request: Request, next: Next) ->
         answer.headers_mut().entry(name).or_insert(value);
     }
     answer
+}
+
+/// Finds room for a request, and answers it.
+async fn admitted(port: &Port, request: Request, next: Next) -> Response {
+    let is_api = request.uri().path().starts_with("/api/");
+    let is_told = port.metrics == MetricsFor::WhoSeesAll && request.uri().path() == "/metrics";
+    let is_known_path = request.extensions().get::<MatchedPath>().is_some();
+    let (mut parts, body) = request.into_parts();
+    if (is_api || is_told)
+        && is_known_path
+        && let Ok(visitor) = api::Visitor::from_request_parts(&mut parts, &()).await
+        && api::is_nobody(&port.glance.looker, &visitor).await
+    {
+        let address = visitor.address().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let Some(_room) = port.strangers.take(address) else { return busy(is_api) };
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    match port.room.try_acquire() {
+        Ok(_room) => next.run(Request::from_parts(parts, body)).await,
+        Err(_) => busy(is_api),
+    }
+}
+
+fn busy(is_api: bool) -> Response {
+    if is_api {
+        return Problem::busy().into_response();
+    }
+    let again = [
+        (RETRY_AFTER, HeaderValue::from_static("1")),
+        (CONNECTION, HeaderValue::from_static("close")),
+    ];
+    (StatusCode::SERVICE_UNAVAILABLE, again, "busy\n").into_response()
 }
 
 async fn livez(State(port): State<Arc<Port>>) -> Response {

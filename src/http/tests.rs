@@ -146,13 +146,71 @@ fn a_stranger_is_refused_before_what_comes_behind_the_headers_is_read() {
 /// A coordinator and its port, where anyone may do this.
 #[cfg(feature = "access")]
 fn port_for_anyone(may: &str) -> (Spawned, HttpPort) {
-    let text = format!("[anyone]\nmay = [ {{ do = [{may}] }} ]\n");
-    let access = Arc::new(crate::access::parse(&text).unwrap().access);
-    let coordinator =
-        server::spawn(Config { listen: local(), access, ..Config::default() }).unwrap();
+    port_with(&format!("[anyone]\nmay = [ {{ do = [{may}] }} ]\n"), Config::default())
+}
+
+/// A coordinator with these rules, and its port.
+#[cfg(feature = "access")]
+fn port_with(rules: &str, config: Config) -> (Spawned, HttpPort) {
+    let access = Arc::new(crate::access::parse(rules).unwrap().access);
+    let coordinator = server::spawn(Config { listen: local(), access, ..config }).unwrap();
     let listener = HttpPort::bind(local()).unwrap();
     let port = HttpPort::open(listener, coordinator.looker(), HttpOptions::default()).unwrap();
     (coordinator, port)
+}
+
+/// What is told late that it proves nobody takes none of the room of those who are somebody.
+#[cfg(feature = "access")]
+#[test]
+fn whoever_proves_nobody_keeps_nobody_out() {
+    let (_coordinator, port) = port_for_anyone("\"see\"], names = [\"*\"");
+    let stranger = |_| {
+        let mut stream = TcpStream::connect(port.local_addr()).unwrap();
+        let wrong = b"GET /api/v1/server HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\n\r\n";
+        stream.write_all(wrong).unwrap();
+        stream
+    };
+    let mut refused = 0;
+    for _ in 0..4 {
+        let strangers: Vec<TcpStream> = (0..routes::REQUESTS_MAX).map(stranger).collect();
+        for path in ["/api/v1/server", "/api/v1/waits", "/metrics"] {
+            let answer = get(&port, path, "Host: localhost\r\n");
+            refused += usize::from(status(&answer) != "200");
+        }
+        drop(strangers);
+    }
+    assert_eq!(refused, 0, "of twelve that are somebody");
+}
+
+/// Looks stand in line for many seconds, and what is to be taken away does not stand behind them.
+#[cfg(feature = "access")]
+#[test]
+fn a_lock_is_taken_away_at_once_however_many_look() {
+    const QUEUED: usize = 8;
+    let rules = "[anyone]\nmay = [ { do = [\"lock\", \"see\", \"break\"], names = [\"*\"] } ]\n";
+    let config = Config { looks_per_second: 1, ..Config::default() };
+    let (coordinator, port) = port_with(rules, config);
+    let address = coordinator.local_addr().to_string();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let guard = runtime.block_on(async {
+        let client = crate::Client::connect(address.as_str()).await.unwrap();
+        client.lock("x").await.unwrap()
+    });
+    // All that may be looked at without a pause.
+    for _ in 0..64 {
+        get(&port, "/api/v1/server", "Host: localhost\r\n");
+    }
+    let look = |_| {
+        let mut stream = TcpStream::connect(port.local_addr()).unwrap();
+        stream.write_all(b"GET /api/v1/server HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        stream
+    };
+    let _looking: Vec<TcpStream> = (0..QUEUED).map(look).collect();
+    let body = format!("{{\"token\":{},\"reason\":\"stuck\"}}", guard.token());
+    let head = POST.replace("40", &body.len().to_string());
+    let answer = ask(&port, format!("POST /api/v1/locks/x/revoke {head}{body}").as_bytes());
+    assert_eq!(status(&answer), "200", "{answer}");
+    assert_eq!(runtime.block_on(guard.lost()), crate::types::LostReason::Revoked);
 }
 
 #[cfg(feature = "access")]

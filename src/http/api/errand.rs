@@ -47,6 +47,11 @@ pub(super) async fn known(looker: &Looker, visitor: &Visitor) -> Result<Who, Pro
     }
 }
 
+/// Whether somebody shows what proves nobody. That is asked before there is room made for what it wants.
+pub(in crate::http) async fn is_nobody(looker: &Looker, visitor: &Visitor) -> bool {
+    matches!(looker.who(visitor.proof()).await, Some(Err(_)))
+}
+
 /// What whoever is nobody is told: at the end of a line, as late as others are, and the audit log with them.
 async fn turned_away(looker: &Looker, visitor: &Visitor) -> Problem {
     let line = Line::open(looker, visitor, &Arc::new(Pace::new())).await;

@@ -4,17 +4,19 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::select;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::line::Line;
 use super::lookout::{Lookout, Scene};
-use super::shown::{self, Figured};
+use super::shown::{self, Figured, Seen};
 use super::stream::{HEARTBEAT, Over, Sink};
 use crate::http::problem::Problem;
 use crate::json;
-use crate::wire::{ClientMessage, LockStatus, Query, ServerMessage};
+use crate::wire::{
+    ClientMessage, Holder, LockStatus, Outlook, Pause, Query, ServerMessage, Waiter,
+};
 
 /// How often a lock that is named is looked at.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
@@ -72,7 +74,7 @@ async fn loop_live(
             _ = pause.tick(), if lock.is_some() => {
                 let Some((line, name)) = lock else { continue };
                 match shown::one(line, name).await {
-                    Ok(seen) => tell_lock(sink, seen, &mut of_lock).await,
+                    Ok(seen) => tell_lock(sink, &seen, &mut of_lock).await,
                     Err(problem) => return Some(problem),
                 }
             }
@@ -104,7 +106,7 @@ impl Told {
 
 async fn tell_waits(sink: &Sink, scene: &Scene, told: &mut Told) -> Result<(), Over> {
     let mut hasher = DefaultHasher::new();
-    scene.contended.hash(&mut hasher);
+    (scene.contended, scene.waiting).hash(&mut hasher);
     for lock in &scene.locks {
         hash(lock, &mut hasher);
     }
@@ -116,27 +118,52 @@ async fn tell_waits(sink: &Sink, scene: &Scene, told: &mut Told) -> Result<(), O
     }
 }
 
-async fn tell_lock(
-    sink: &Sink,
-    (lock, shown): (Option<LockStatus>, Value),
-    told: &mut Told,
-) -> Result<(), Over> {
+async fn tell_lock(sink: &Sink, seen: &Seen, told: &mut Told) -> Result<(), Over> {
     let mut hasher = DefaultHasher::new();
-    if let Some(lock) = &lock {
+    if let Some(lock) = &seen.lock {
         hash(lock, &mut hasher);
     }
-    if told.is_news(hasher.finish()) { sink.event("lock", &shown).await } else { Ok(()) }
+    if let Some(outlook) = &seen.outlook {
+        hash_outlook(outlook, &mut hasher);
+    }
+    if told.is_news(hasher.finish()) { sink.event("lock", &seen.shown).await } else { Ok(()) }
 }
 
-/// All of a lock but its ages.
+/// All of a lock but its ages. Whatever is told of it is named here, so that nothing new is forgotten.
 fn hash(lock: &LockStatus, hasher: &mut DefaultHasher) {
-    lock.name.as_str().hash(hasher);
-    (lock.holder_count, lock.waiter_count).hash(hasher);
-    for holder in &lock.holders {
-        (holder.token.number(), holder.connected).hash(hasher);
+    let LockStatus { name, holders, holder_count, waiters, waiter_count } = lock;
+    (name.as_str(), holder_count, holders.len(), waiter_count, waiters.len()).hash(hasher);
+    for holder in holders {
+        let Holder {
+            session,
+            identity,
+            peer,
+            owner,
+            request,
+            mode,
+            token,
+            held_ms: _,
+            note,
+            connected,
+        } = holder;
+        (session.number(), identity.as_str(), peer, owner.number(), request.number()).hash(hasher);
+        (mode, token.number(), note.as_str(), connected).hash(hasher);
     }
-    for waiter in &lock.waiters {
-        (waiter.session.number(), waiter.request.number()).hash(hasher);
+    for waiter in waiters {
+        let Waiter { session, identity, peer, owner, request, mode, waiting_ms: _, note } = waiter;
+        (session.number(), identity.as_str(), peer, owner.number(), request.number()).hash(hasher);
+        (mode, note.as_str()).hash(hasher);
+    }
+}
+
+/// All of an outlook but its ages.
+fn hash_outlook(outlook: &Outlook, hasher: &mut DefaultHasher) {
+    let Outlook { name, free_ms, pauses } = outlook;
+    (name.as_str(), free_ms.is_some(), pauses.len()).hash(hasher);
+    for pause in pauses {
+        let Pause { after, session, identity, token, granted_ms: _, length_ms, left_ms: _ } = pause;
+        std::mem::discriminant(after).hash(hasher);
+        (session.number(), identity.as_str(), token.number(), length_ms).hash(hasher);
     }
 }
 
@@ -188,4 +215,89 @@ pub(super) async fn subscribe(line: &mut Line, lock: Option<String>) -> Result<(
 /// Has a line ask for a lock, to find out whether it may be seen.
 pub(super) async fn may_see(line: &mut Line, name: &str) -> Result<(), Problem> {
     line.look(Query::Lock { name: name.to_owned() }).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{FencingToken, Mode, OwnerId, RequestId, SessionId};
+    use crate::wire::After;
+
+    fn lock() -> LockStatus {
+        let holder = Holder {
+            session: SessionId(1),
+            identity: "ann".parse().unwrap(),
+            peer: "10.0.0.7:41000".to_owned(),
+            owner: OwnerId(0),
+            request: RequestId(1),
+            mode: Mode::Exclusive,
+            token: FencingToken::new(7),
+            held_ms: 1,
+            note: "".parse().unwrap(),
+            connected: true,
+        };
+        let waiter = Waiter {
+            session: SessionId(2),
+            identity: "bob".parse().unwrap(),
+            peer: "10.0.0.8:41000".to_owned(),
+            owner: OwnerId(0),
+            request: RequestId(1),
+            mode: Mode::Exclusive,
+            waiting_ms: 1,
+            note: "".parse().unwrap(),
+        };
+        let (holders, waiters) = (vec![holder], vec![waiter]);
+        let name = "x".parse().unwrap();
+        LockStatus { name, holders, holder_count: 1, waiters, waiter_count: 1 }
+    }
+
+    fn digest(change: impl FnOnce(&mut LockStatus)) -> u64 {
+        let (mut lock, mut hasher) = (lock(), DefaultHasher::new());
+        change(&mut lock);
+        hash(&lock, &mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn whatever_changes_of_a_lock_is_news_and_its_ages_are_not() {
+        let before = digest(|_| ());
+        assert_eq!(digest(|lock| lock.holders[0].held_ms = 9), before);
+        assert_eq!(digest(|lock| lock.waiters[0].waiting_ms = 9), before);
+        let changes: [fn(&mut LockStatus); 8] = [
+            |lock| lock.holders[0].mode = Mode::Shared,
+            |lock| lock.holders[0].note = "v2".parse().unwrap(),
+            |lock| lock.holders[0].peer = "10.0.0.9:1".to_owned(),
+            |lock| lock.holders[0].connected = false,
+            |lock| lock.waiters[0].mode = Mode::Shared,
+            |lock| lock.waiters[0].note = "v2".parse().unwrap(),
+            |lock| lock.waiters[0].peer = "10.0.0.9:1".to_owned(),
+            |lock| lock.waiter_count = 2,
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            assert_ne!(digest(change), before, "change {number}");
+        }
+    }
+
+    #[test]
+    fn a_pause_that_begins_is_news_and_what_is_left_of_it_is_not() {
+        let digest = |left_ms, after: Option<After>| {
+            let pause = |after| Pause {
+                after,
+                session: SessionId(1),
+                identity: "ann".parse().unwrap(),
+                token: FencingToken::new(7),
+                granted_ms: 10_000 - left_ms,
+                length_ms: 9,
+                left_ms,
+            };
+            let pauses = after.map(pause).into_iter().collect();
+            let name = "x".parse().unwrap();
+            let mut hasher = DefaultHasher::new();
+            hash_outlook(&Outlook { name, free_ms: Some(left_ms), pauses }, &mut hasher);
+            hasher.finish()
+        };
+        let before = digest(9, Some(After::Loss));
+        assert_eq!(digest(3, Some(After::Loss)), before);
+        assert_ne!(digest(9, None), before);
+    }
 }

@@ -45,15 +45,14 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub(super) use self::errand::may_scrape;
+pub(super) use self::errand::{is_nobody, may_scrape};
 use self::line::Line;
 use self::lookout::Lookouts;
 use self::pace::Pace;
 use self::pages::{LIMIT_MAX, List};
 use self::shown::Figured;
-use self::stream::STREAMS_MAX;
+use self::stream::Streams;
 pub(super) use self::visitor::Visitor;
 use super::glance::Glance;
 use super::problem::{JSON, Problem};
@@ -87,7 +86,7 @@ struct Api {
     /// Walks over the locks that somebody waits for.
     lookouts: Lookouts,
     /// Places for streams.
-    streams: Arc<Semaphore>,
+    streams: Streams,
     /// Has the configuration read again.
     reloads: Option<Reloads>,
 }
@@ -100,7 +99,7 @@ pub(super) fn router(looker: Looker, glance: Arc<Glance>, reloads: Option<Reload
         pace,
         looker,
         figured: Figured(glance),
-        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        streams: Streams::new(),
         reloads,
     });
     let [server, waits, locks, lock, revoke, sessions, events, live, reload] = PATHS;
@@ -274,10 +273,11 @@ async fn of_lock(
     let name = named(path)?;
     parameters(read)?;
     let mut line = api.line(&visitor).await?;
-    match shown::one(&mut line, &name).await? {
-        (Some(_), shown) => Ok(told(&shown)),
-        (None, _) => Err(Problem::not_in_use(&name)),
+    let seen = shown::one(&mut line, &name).await?;
+    if seen.lock.is_none() {
+        return Err(Problem::not_in_use(&name));
     }
+    Ok(told(&seen.shown))
 }
 
 async fn of_revoke(
@@ -325,15 +325,16 @@ impl Api {
         Line::open(&self.looker, visitor, &self.pace).await
     }
 
-    /// A place for a stream, if there is one left.
-    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Problem::busy())
+    /// A place for a stream, if there is one left for this one.
+    async fn place(&self, visitor: &Visitor) -> Result<stream::Place, Problem> {
+        let who = errand::known(&self.looker, visitor).await?;
+        self.streams.take(&who, visitor.address()).ok_or_else(Problem::busy)
     }
 }
 
 async fn of_events(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Of>) -> Answer {
     let lock = parameters(read)?.lock;
-    let place = api.place()?;
+    let place = api.place(&visitor).await?;
     let mut line = api.line(&visitor).await?;
     live::subscribe(&mut line, lock).await?;
     Ok(stream::answer(&visitor.caller.life, place, |sink| live::events(sink, line)))
@@ -341,7 +342,7 @@ async fn of_events(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Of>
 
 async fn of_live(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<Of>) -> Answer {
     let lock = parameters(read)?.lock;
-    let place = api.place()?;
+    let place = api.place(&visitor).await?;
     let lookout = api.lookouts.of(&visitor).await?;
     let lock = match lock {
         None => None,

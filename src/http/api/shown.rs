@@ -13,7 +13,7 @@ use crate::http::problem::Problem;
 use crate::json;
 use crate::server::Who;
 use crate::types::{Histogram, RejectionCode};
-use crate::wire::{LockStatus, Query, ServerMessage, ServerStatus};
+use crate::wire::{LockStatus, Outlook, Query, ServerMessage, ServerStatus};
 
 /// The coordinator as a whole, with figures that no client can choose.
 #[derive(Clone, Debug)]
@@ -95,11 +95,18 @@ pub(super) fn waits(scene: &Scene, limit: usize) -> Value {
     })
 }
 
-/// One lock, with all holders and waiters that there is room for; none if it is not in use.
-pub(super) async fn one(
-    line: &mut Line,
-    name: &str,
-) -> Result<(Option<LockStatus>, Value), Problem> {
+/// A lock as it was seen.
+pub(super) struct Seen {
+    /// With all holders and waiters that there is room for; none: it is not in use.
+    pub(super) lock: Option<LockStatus>,
+    /// Until when it is not to be had, if anything is known of that.
+    pub(super) outlook: Option<Outlook>,
+    /// Both, as programs are told.
+    pub(super) shown: Value,
+}
+
+/// One lock.
+pub(super) async fn one(line: &mut Line, name: &str) -> Result<Seen, Problem> {
     let answer = line.look(Query::Lock { name: name.to_owned() }).await?;
     let ServerMessage::LockStatus { mut locks, .. } = answer else {
         return Err(Problem::unavailable());
@@ -111,5 +118,5 @@ pub(super) async fn one(
     let (lock, outlook) = (locks.pop(), outlooks.pop());
     let shown = lock.as_ref().map(|lock| json::lock_with_outlook(lock, outlook.as_ref()));
     let shown = json!({"as_of_ms": wall_ms(), "name": name, "lock": shown});
-    Ok((lock, shown))
+    Ok(Seen { lock, outlook, shown })
 }

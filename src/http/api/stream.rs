@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,11 +17,15 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::access::PrincipalName;
 use crate::http::caller::{Life, Streaming};
+use crate::http::places::{Shares, Taken, most_of};
 use crate::http::problem::Problem;
+use crate::server::Who;
+use crate::types::Origin;
 
 /// Streams at a time.
 pub(super) const STREAMS_MAX: usize = 64;
@@ -75,9 +80,41 @@ impl Sink {
     }
 }
 
-/// An answer that goes on, as long as `write` writes.
-pub(super) fn answer<F, W>(life: &Arc<Life>, place: OwnedSemaphorePermit, write: F) -> Response
+/// Places for streams. No address has all of them, and no principal has: whoever shows nothing, from however many
+/// addresses, keeps nobody out who is somebody.
+#[derive(Debug)]
+pub(super) struct Streams {
+    /// All of them, by principal; none: there are no rules, and all are alike.
+    principals: Shares<Option<PrincipalName>>,
+    /// The same ones, by address. They are counted above.
+    addresses: Shares<(Option<PrincipalName>, Option<Origin>)>,
+}
+
+/// A place for a stream, until it is dropped.
+pub(super) type Place =
+    (Taken<Option<PrincipalName>>, Taken<(Option<PrincipalName>, Option<Origin>)>);
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        Self { principals: Shares::new(STREAMS_MAX), addresses: Shares::new(STREAMS_MAX) }
+    }
+
+    /// A place for somebody from there; none if there is none, or if it has as many as it may.
+    pub(super) fn take(&self, who: &Who, from: Option<IpAddr>) -> Option<Place> {
+        let (name, its_max) = match who {
+            Who::Anybody => (None, STREAMS_MAX),
+            Who::Principal(principal) => (Some(principal.name.clone()), most_of(STREAMS_MAX)),
+        };
+        let origin = from.map(Origin::of);
+        let by_address = self.addresses.take((name.clone(), origin), most_of(its_max))?;
+        Some((self.principals.take(name, its_max)?, by_address))
+    }
+}
+
+/// An answer that goes on, as long as `write` writes, and has its place so long.
+pub(super) fn answer<P, F, W>(life: &Arc<Life>, place: P, write: F) -> Response
 where
+    P: Send + Unpin + 'static,
     F: FnOnce(Sink) -> W,
     W: Future<Output = ()> + Send + 'static,
 {
@@ -91,16 +128,16 @@ where
 }
 
 /// Frames, as the body of an answer.
-struct Frames {
+struct Frames<P> {
     /// From the task that writes.
     taken: mpsc::Receiver<Bytes>,
     /// One of the places for streams.
-    _place: OwnedSemaphorePermit,
+    _place: P,
     /// Keeps the connection.
     _streaming: Arc<Streaming>,
 }
 
-impl Stream for Frames {
+impl<P: Unpin> Stream for Frames<P> {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {

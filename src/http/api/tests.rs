@@ -12,9 +12,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval, timeout};
 
 use super::is_text;
-use super::stream::{self, READ_TIMEOUT, STREAMS_MAX, Sink};
+use super::stream::{self, READ_TIMEOUT, STREAMS_MAX, Sink, Streams};
+use crate::access::{Principal, PrincipalName, Quotas, Rules};
 use crate::http::accept::{self, LIFE_MAX};
 use crate::http::caller::Caller;
+use crate::server::Who;
 
 /// A connection to a stream that says something each second, and what becomes of the connection.
 fn streaming(places: &Arc<Semaphore>) -> (DuplexStream, tokio::task::JoinHandle<()>) {
@@ -66,6 +68,33 @@ async fn a_stream_that_nobody_reads_is_closed_in_time_and_its_place_comes_back()
     let took = began.elapsed();
     assert!(took >= READ_TIMEOUT && took < LIFE_MAX, "{took:?}");
     assert_eq!(places.available_permits(), STREAMS_MAX);
+}
+
+/// Rule B2.
+#[test]
+fn nobody_has_all_streams_neither_an_address_nor_a_principal_from_many() {
+    let named = |name| {
+        let (rules, quotas) = (Rules::default(), Quotas::default());
+        let name = PrincipalName::new(name).unwrap();
+        Who::Principal(Arc::new(Principal { name, rules, quotas }))
+    };
+    // As many as there are for this one, if each of these hosts asks for all.
+    let take = |streams: &Streams, who: &Who, hosts: &[u8]| -> Vec<stream::Place> {
+        let asked = hosts.iter().flat_map(|host| std::iter::repeat_n(*host, STREAMS_MAX));
+        asked.filter_map(|host| streams.take(who, Some([10, 0, 0, host].into()))).collect()
+    };
+    let open = Streams::new();
+    let first = take(&open, &Who::Anybody, &[1]);
+    let second = take(&open, &Who::Anybody, &[2]);
+    assert_eq!((first.len(), second.len()), (48, 16), "an address has three quarters");
+    drop(first);
+    assert_eq!(take(&open, &Who::Anybody, &[3]).len(), 48, "they came back");
+
+    let guarded = Streams::new();
+    let first = take(&guarded, &named("anyone"), &[1]);
+    let others = take(&guarded, &named("anyone"), &[2, 3, 4]);
+    assert_eq!((first.len(), others.len()), (36, 12), "a principal has three quarters");
+    assert_eq!(take(&guarded, &named("oncall"), &[1]).len(), 16, "also from the same address");
 }
 
 #[test]

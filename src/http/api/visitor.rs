@@ -1,5 +1,7 @@
 //! Visitors: who asks, and what that one shows to prove it.
 
+use std::net::IpAddr;
+
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -21,6 +23,11 @@ pub(in crate::http) struct Visitor {
 }
 
 impl Visitor {
+    /// Where it comes from, if that is known.
+    pub(in crate::http) fn address(&self) -> Option<IpAddr> {
+        self.caller.peer.map(|peer| peer.ip())
+    }
+
     /// What it has shown, as rules are asked with it.
     pub(super) fn proof(&self) -> Proof {
         #[cfg(feature = "access")]
