@@ -28,12 +28,11 @@ fn a_lock_that_is_kept_says_why_and_can_be_let_go() {
     let see = |top: &mut Top, after, now| {
         let outlooks =
             vec![Outlook { name: name.clone(), free_ms: None, pauses: vec![pause(after, 1650)] }];
-        let list = match top.wanted() {
-            Wanted::Waits => List::Waits(vec![lock("nightly", Vec::new(), vec![waiter("x", 9)])]),
-            _ => {
-                let lock = lock("nightly", Vec::new(), vec![waiter("x", 9)]);
-                List::Lock("nightly".to_owned(), Some(lock))
-            }
+        let lock = lock("nightly", Vec::new(), vec![waiter("x", 9)]);
+        let list = if top.wanted() == Wanted::Waits {
+            List::Waits(vec![lock])
+        } else {
+            List::Lock("nightly".to_owned(), Some(lock))
         };
         top.see(Ok(Sight { outlooks, ..sight(server(), list) }), now);
     };
