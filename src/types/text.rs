@@ -52,9 +52,8 @@ fn check(text: &str, max: usize) -> Result<(), TextError> {
     if text.len() > max {
         return Err(TextError::TooLong { len: text.len(), max });
     }
-    // Nearly every text is plain ASCII. That can be seen many bytes at a time, if nobody wants to
-    // stop at the first that is not.
-    if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~')) {
+    // As nearly every text.
+    if is_plain(text.as_bytes()) {
         return Ok(());
     }
     let is_line_end = |c| matches!(c, '\u{2028}' | '\u{2029}');
@@ -63,6 +62,24 @@ fn check(text: &str, max: usize) -> Result<(), TextError> {
         Some((at, _)) => Err(TextError::ControlCharacter { at }),
         None => Ok(()),
     }
+}
+
+/// Whether all of it is printable ASCII, seen eight bytes at a time.
+fn is_plain(text: &[u8]) -> bool {
+    let Some(last) = text.last_chunk::<8>() else {
+        return text.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    };
+    let (words, _) = text.as_chunks::<8>();
+    words.iter().chain([last]).all(|word| is_plain_word(u64::from_le_bytes(*word)))
+}
+
+/// The same of eight bytes. The uppermost bit of one that is not shows in what it is, is less than a space, or
+/// is more than `~` (Anderson, *Bit Twiddling Hacks*: `hasless`, `hasmore`).
+fn is_plain_word(word: u64) -> bool {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    let less = word.wrapping_sub(EACH * u64::from(b' ')) & !word;
+    let more = word.wrapping_add(EACH * u64::from(0x7f - b'~'));
+    (word | less | more) & (EACH << 7) == 0
 }
 
 /// What the text types have in common, written once.
@@ -254,6 +271,21 @@ mod tests {
             LockName::new("x".repeat(len)),
             Err(TextError::TooLong { len, max: LOCK_NAME_LEN_MAX })
         );
+    }
+
+    #[test]
+    fn every_byte_is_plain_or_not_wherever_it_stands() {
+        for len in 1..=25 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b'x'; len];
+                    text[at] = byte;
+                    let is_plain_byte = (b' '..=b'~').contains(&byte);
+                    assert_eq!(is_plain(&text), is_plain_byte, "{byte} at {at} of {len}");
+                }
+            }
+        }
+        assert!(is_plain(b""));
     }
 
     #[test]

@@ -386,24 +386,27 @@ impl Gate {
         for change in orders.drain(..) {
             self.order(change);
         }
-        for (at, Delivery { way: Way(place), deliver, more }) in deliveries.drain(..).enumerate() {
-            if let Some((link, outlet)) = self.links.get(place) {
+        // Where they stand, for they are large to move.
+        for (at, Delivery { way: Way(place), deliver, more }) in deliveries.iter_mut().enumerate() {
+            if let Some((link, outlet)) = self.links.get(*place) {
                 let outlet = outlet.as_ref().and_then(Weak::upgrade);
                 let said = if at < counted {
                     link.send_counted(deliver, outlet.as_deref())
                 } else {
                     link.send(deliver, outlet.as_deref())
                 };
-                if let Some(mut said) = said.filter(|said| said.capacity() <= FRAMES_BYTES_KEPT) {
+                if said == Said::AtOnce && deliver.frames.capacity() <= FRAMES_BYTES_KEPT {
+                    let mut said = mem::take(&mut deliver.frames);
                     said.clear();
                     self.spare.push(said);
                 }
             }
-            if more == More::Never {
-                self.links.try_remove(place);
+            if *more == More::Never {
+                self.links.try_remove(*place);
                 slots::give_back(&mut self.links);
             }
         }
+        deliveries.clear();
     }
 
     /// Has something made durable; the desk hears when it is.
@@ -423,19 +426,18 @@ impl Gate {
 }
 
 impl Link {
-    /// Sends what a turn has for it, counted, or has it closed if that is too much. Gives back the memory
-    /// of what is said already.
-    fn send(&self, deliver: Deliver, outlet: Option<&dyn Outlet>) -> Option<BytesMut> {
+    /// Sends what a turn has for it, counted, or has it closed if that is too much.
+    fn send(&self, deliver: &mut Deliver, outlet: Option<&dyn Outlet>) -> Said {
         if deliver.bytes > BATCH_BYTES_MAX {
             self.share.close();
         } else if !self.share.is_closed() {
-            if outlet.is_some_and(|outlet| outlet.say(&deliver) == Said::AtOnce) {
-                return Some(deliver.frames);
+            if outlet.is_some_and(|outlet| outlet.say(deliver) == Said::AtOnce) {
+                return Said::AtOnce;
             }
             self.share.add(deliver.bytes);
-            self.session.do_send(deliver);
+            self.session.do_send(mem::take(deliver));
         }
-        None
+        Said::NotYet
     }
 
     /// Counts what waits here for it, or has it closed if that is too much.
@@ -448,16 +450,16 @@ impl Link {
     }
 
     /// Sends what was counted when it had to wait.
-    fn send_counted(&self, deliver: Deliver, outlet: Option<&dyn Outlet>) -> Option<BytesMut> {
+    fn send_counted(&self, deliver: &mut Deliver, outlet: Option<&dyn Outlet>) -> Said {
         if self.share.is_closed() {
-            return None;
+            return Said::NotYet;
         }
-        if outlet.is_some_and(|outlet| outlet.say(&deliver) == Said::AtOnce) {
+        if outlet.is_some_and(|outlet| outlet.say(deliver) == Said::AtOnce) {
             self.share.subtract(deliver.bytes);
-            return Some(deliver.frames);
+            return Said::AtOnce;
         }
-        self.session.do_send(deliver);
-        None
+        self.session.do_send(mem::take(deliver));
+        Said::NotYet
     }
 }
 

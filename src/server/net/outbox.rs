@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 
+use super::socket::Socket;
+
 /// An empty outbox with more memory than this gives it back.
 const BYTES_KEPT: usize = 4 * 1024;
 
@@ -66,15 +68,23 @@ impl Outbox {
 
     /// Writes `frames` behind what waits, now as far as the socket takes them. Says whether nothing waits then.
     /// Else the connection is woken by the socket or at once, and sees to the rest.
-    pub(super) fn say(
-        &mut self,
-        stream: &mut (impl AsyncWrite + Unpin),
-        waker: &Waker,
-        frames: &[u8],
-    ) -> bool {
+    pub(super) fn say(&mut self, stream: &mut impl Socket, waker: &Waker, frames: &[u8]) -> bool {
         // A delivery may say nothing, and only that something was handled.
         let is_next = self.is_written() && !frames.is_empty();
-        let written = if is_next { self.try_write(stream, waker, frames) } else { 0 };
+        let taken = if is_next { stream.write_at_once(frames) } else { None };
+        let written = match taken {
+            Some(taken) => {
+                self.written += taken as u64;
+                if taken == frames.len() {
+                    // As nearly always.
+                    return true;
+                }
+                waker.wake_by_ref();
+                taken
+            }
+            None if is_next => self.try_write(stream, waker, frames),
+            None => 0,
+        };
         self.bytes.extend_from_slice(&frames[written..]);
         self.bytes.is_empty()
     }

@@ -32,12 +32,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, ActorState, AsyncContext, Context, Handler, SpawnHandle};
 use log::{debug, warn};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::transport::{BEHIND_WAIT_BYTES_MAX, Transport};
 use super::pace::Pace;
 use super::place::Place;
 use super::session::{CLOSE_TIMEOUT, OUTBOX_BYTES_MAX, Shared};
+use super::socket::Socket;
 use crate::redis::{
     Deed, Flushing, Malformed, Protocol, Reply, Requests, Said, Step, Talk, Unknown,
 };
@@ -88,7 +88,7 @@ pub(in crate::server) struct RedisSession<S> {
     place: Place,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> RedisSession<S> {
+impl<S: Socket> RedisSession<S> {
     /// A session of `stream`, which is from `peer`.
     pub(in crate::server) fn new(
         stream: S,
@@ -379,7 +379,7 @@ fn peer_text(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for RedisSession<S> {
+impl<S: Socket> Actor for RedisSession<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
@@ -409,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Actor for RedisSession<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for RedisSession<S> {
+impl<S: Socket> Handler<Deliver> for RedisSession<S> {
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) {
@@ -445,7 +445,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Handler<Deliver> for RedisSess
 /// What is polled: reads and writes, as long as the connection lives.
 struct Exchange;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> ActorFuture<RedisSession<S>> for Exchange {
+impl<S: Socket> ActorFuture<RedisSession<S>> for Exchange {
     type Output = ();
 
     fn poll(

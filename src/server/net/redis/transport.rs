@@ -10,13 +10,14 @@ use std::pin::pin;
 use std::task::{Context as Task, Poll, Waker, ready};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 
 use crate::server::desk::turn::{Deliver, Handled, Promise};
 use crate::server::gate::{Outlet, Said};
 use crate::server::ledger::Account;
 use crate::server::net::outbox::Outbox;
 use crate::server::net::session::OUTBOX_BYTES_MAX;
+use crate::server::net::socket::Socket;
 
 /// Most bytes that are read while nothing more may be understood.
 const READ_AHEAD_BYTES_MAX: usize = 16 * 1024;
@@ -55,7 +56,7 @@ pub(super) struct Transport<S> {
     pub(super) account: Account,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+impl<S: Socket> Transport<S> {
     /// That of a connection which has said nothing.
     pub(super) fn new(stream: S, account: Account) -> Self {
         Self {
@@ -154,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Outlet for RefCell<Transport<S>> {
+impl<S: Socket> Outlet for RefCell<Transport<S>> {
     fn say(&self, deliver: &Deliver) -> Said {
         let mut transport = self.borrow_mut();
         let is_ordinary = !deliver.is_last && !deliver.welcomes && deliver.promise != Promise::Void;

@@ -211,8 +211,11 @@ impl<S: Socket> Transport<S> {
             match self.next {
                 Next::Read => {
                     self.unread.reserve(1);
-                    let read = pin!(self.stream.read_buf(&mut self.unread)).poll(task);
-                    match ready!(read) {
+                    let read = match self.stream.read_at_once(&mut self.unread) {
+                        Some(read) => read,
+                        None => ready!(pin!(self.stream.read_buf(&mut self.unread)).poll(task)),
+                    };
+                    match read {
                         Ok(0) => self.next = Next::DecodeLast,
                         Ok(_) => self.next = Next::Decode,
                         Err(why) => {
