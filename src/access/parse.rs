@@ -62,6 +62,9 @@ pub fn parse(text: &str) -> Result<Parsed, Vec<Mistake>> {
     // What is no TOML is read as far as it can be, and most of that would be no mistake of its author.
     if errors.is_empty() {
         reader.document(document.get_ref());
+        if reader.access.names_nobody() {
+            reader.doubt(&(0..0), "it names nobody, so nobody may do anything".to_owned());
+        }
     }
     let Reader { access, mut mistakes, doubts, .. } = reader;
     mistakes.sort_by_key(|mistake| mistake.line);
@@ -69,9 +72,9 @@ pub fn parse(text: &str) -> Result<Parsed, Vec<Mistake>> {
 }
 
 /// Reads a file, and takes note of all that is wrong.
-struct Reader<'a> {
-    /// The file.
-    text: &'a str,
+struct Reader {
+    /// Where its lines end.
+    ends: Vec<usize>,
     /// What it says so far.
     access: Access,
     /// What is wrong.
@@ -88,10 +91,11 @@ struct Reader<'a> {
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
-impl<'a> Reader<'a> {
-    fn new(text: &'a str) -> Self {
+impl Reader {
+    fn new(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         Self {
-            text,
+            ends: ends.map(|(at, _)| at).collect(),
             access: Access::closed(),
             mistakes: Vec::new(),
             doubts: Vec::new(),
@@ -102,8 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     fn line(&self, at: &Range<usize>) -> usize {
-        let before = self.text.get(..at.start).unwrap_or(self.text);
-        before.bytes().filter(|byte| *byte == b'\n').count() + 1
+        self.ends.partition_point(|end| *end < at.start) + 1
     }
 
     fn mistake(&mut self, at: Range<usize>, what: impl Into<String>, remedy: Option<&str>) {
@@ -130,9 +133,19 @@ impl<'a> Reader<'a> {
                 DeValue::Table(table) => {
                     self.check_keys("anyone has", table, &["may"]);
                     let rules = self.rules(table);
+                    self.doubt_anyone(&rules, &anyone.span());
                     self.access.set_anyone(rules);
                 }
                 _ => self.mistake(anyone.span(), "anyone is a table", Some("write [anyone]")),
+            }
+        }
+    }
+
+    /// What anyone may take from others, everybody loses.
+    fn doubt_anyone(&mut self, rules: &Rules, at: &Range<usize>) {
+        for verb in [Verb::Break, Verb::Admin] {
+            if rules.written().iter().any(|rule| rule.verbs.contains(verb)) {
+                self.doubt(at, format!("anyone who reaches it may {verb}, and proves nothing"));
             }
         }
     }

@@ -216,6 +216,11 @@ impl Access {
         all.into_iter().find(|principal| principal.name.as_str() == name)
     }
 
+    /// Whether there is neither a principal nor anyone: then nobody may do anything.
+    pub fn names_nobody(&self) -> bool {
+        self.anyone.is_none() && self.principals.is_empty()
+    }
+
     /// All principals, anyone included, each by its name.
     pub fn all_by_name(&self) -> HashMap<PrincipalName, Arc<Principal>, RandomState> {
         let all = self.anyone.iter().chain(&self.principals);

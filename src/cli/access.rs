@@ -1,6 +1,5 @@
 //! `coordinator access`: credentials, and who may do what, asked without a coordinator.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::process::ExitCode;
 use coordinator::access::{Access, Digest, Mistake, Parsed, PrincipalName, Verb, parse};
 use coordinator::types::{Credential, LockName};
 
-use super::settings::Settings;
+use super::settings::{Settings, files};
 use super::text::answer;
 use super::text::errors::{Failure, exit, reason, shell_word};
 use super::text::output;
@@ -75,6 +74,10 @@ fn file_of(settings: &Settings) -> Result<PathBuf, Failure> {
 /// Prints a credential, and what the access file has of it.
 fn new_credential(name: &str) -> Result<ExitCode, Failure> {
     let name = principal_name(name)?;
+    if name.is_anyone() {
+        return Err(Failure::usage("no principal is called anyone")
+            .hint("write [anyone] for those who show nothing, or choose another name"));
+    }
     let mut bits = [0; 32];
     getrandom::fill(&mut bits).map_err(|failure| {
         let what = format!("the operating system provides no random numbers: {failure}");
@@ -157,7 +160,7 @@ pub(crate) fn read(file: &Path) -> Result<Parsed, Failure> {
         Failure::usage(format!("cannot read the access file {shown} ({})", reason(&error)))
             .hint("--access-file names it")
     };
-    let mut opened = File::open(file).map_err(unreadable)?;
+    let mut opened = files::open(file).map_err(unreadable)?;
     let mode = opened.metadata().map_err(unreadable)?.mode();
     if mode & OTHERS_WRITE != 0 {
         let what =

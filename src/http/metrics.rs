@@ -30,8 +30,8 @@ const COMMIT: &str = match option_env!("COORDINATOR_COMMIT") {
 /// All that a scrape tells.
 #[derive(Clone, Debug)]
 pub(super) struct Scrape {
-    /// Figures of the Coordinator.
-    pub(super) figures: Arc<Figures>,
+    /// Figures of the Coordinator; none where it stands by, and so has no locks. A 0 would be one that nobody counted.
+    pub(super) figures: Option<Arc<Figures>>,
     /// Counters beside it.
     pub(super) counted: Counted,
     /// Result of the latest walk over contended locks, and its age.
@@ -56,13 +56,18 @@ pub(super) fn render(scrape: Scrape) -> Result<String, fmt::Error> {
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Page(encoder);
-        self.present(&mut page)?;
+        Self::build(&mut page)?;
+        if let Some(figures) = &self.figures {
+            self.present(figures, &mut page)?;
+            requests(figures, &mut page)?;
+            answers(figures, &mut page)?;
+            looking(figures, &mut page)?;
+            time(figures, &mut page)?;
+        }
         self.cluster(&mut page)?;
-        self.requests(&mut page)?;
         self.connections(&mut page)?;
         self.durability(&mut page)?;
         self.upkeep(&mut page)?;
-        self.looking(&mut page)?;
         self.process(&mut page)
     }
 }
@@ -131,9 +136,8 @@ fn number(count: impl TryInto<u64>) -> f64 {
 }
 
 impl Scrape {
-    /// What there is now.
-    fn present(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Figures { counts, uptime, grace, epoch, .. } = &*self.figures;
+    /// What runs.
+    fn build(page: &mut Page<'_>) -> fmt::Result {
         let mut info = page.0.encode_descriptor(
             "coordinator_build_info",
             "The version that runs; always 1.",
@@ -141,7 +145,12 @@ impl Scrape {
             MetricType::Gauge,
         )?;
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("commit", COMMIT)];
-        info.encode_family(&labels)?.encode_gauge(&1_i64)?;
+        info.encode_family(&labels)?.encode_gauge(&1_i64)
+    }
+
+    /// What there is now.
+    fn present(&self, figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+        let Figures { counts, uptime, grace, epoch, .. } = figures;
         page.gauge("coordinator_epoch", "This run: one more with each start.", number(*epoch))?;
         let since_1970 = self.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         page.gauge(
@@ -239,95 +248,6 @@ impl Scrape {
         )
     }
 
-    /// What became of requests.
-    fn requests(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Figures { counts, tally, told, .. } = &*self.figures;
-        let waited = tally.queued + tally.converted;
-        page.counters(
-            "coordinator_grants",
-            "Grants, by how they came: at once, from a queue, in the place of another, after a crash.",
-            "path",
-            [
-                ("immediate", counts.grants.saturating_sub(waited)),
-                ("queued", tally.queued),
-                ("converted", tally.converted),
-                ("reclaimed", tally.reclaimed),
-            ],
-        )?;
-        page.counter(
-            "coordinator_releases",
-            "Grants that their holders gave back.",
-            tally.releases,
-        )?;
-        page.counter(
-            "coordinator_cancellations",
-            "Requests that their clients gave up.",
-            tally.cancellations,
-        )?;
-        page.counters(
-            "coordinator_rejections",
-            "Answers that were no, by their codes.",
-            "code",
-            told.rejections(),
-        )?;
-        page.counters(
-            "coordinator_losses",
-            "Locks that were lost without being given back, by reason.",
-            "reason",
-            told.losses(),
-        )?;
-        page.counter(
-            "coordinator_revocations",
-            "Locks that operators took away.",
-            told.revocations,
-        )?;
-        page.counters(
-            "coordinator_authentications",
-            "Connections that proved who they are where there is an access file, by how.",
-            "method",
-            told.authenticated(),
-        )?;
-        page.counter(
-            "coordinator_authentications_refused",
-            "Connections that were refused, because what they showed proves nobody.",
-            told.unproven,
-        )?;
-        page.counters(
-            "coordinator_denials",
-            "Answers that no rule allows it, by verb.",
-            "verb",
-            told.denials(),
-        )?;
-        page.counter(
-            "coordinator_slowed_down",
-            "Requests that were rejected, because their principal made more in a second than it may.",
-            told.slowed_down,
-        )?;
-        page.counter(
-            "coordinator_audit_lost",
-            "Entries of the audit log that did not fit, or could not be written.",
-            self.counted.audit_lost,
-        )?;
-        page.histogram(
-            "coordinator_wait_seconds",
-            "From a request to its grant; those granted at once are in the first bucket.",
-            &tally.waits,
-        )?;
-        page.histogram("coordinator_hold_seconds", "From a grant to its end.", &tally.holds)?;
-        page.counters(
-            "coordinator_sessions_attached",
-            "Connections that came to a session: a new one, one that lives, one of before a crash.",
-            "standing",
-            told.attached(),
-        )?;
-        page.counters(
-            "coordinator_sessions_ended",
-            "Sessions that ended, by reason.",
-            "reason",
-            told.ended(),
-        )
-    }
-
     /// Who is connected.
     fn connections(&self, page: &mut Page<'_>) -> fmt::Result {
         let Counted { connections, closed, refused, limits, .. } = &self.counted;
@@ -358,6 +278,11 @@ impl Scrape {
             "TLS handshakes that waited, because too many with their address were under way.",
             self.counted.handshakes_delayed,
         )?;
+        page.counter(
+            "coordinator_events_missed",
+            "Events that those who listen were not told, because they did not read.",
+            self.counted.events_missed,
+        )?;
         let mut metric = page.0.encode_descriptor(
             "coordinator_http_requests",
             "Requests that were answered on this port.",
@@ -372,7 +297,7 @@ impl Scrape {
         Ok(())
     }
 
-    /// Whether it keeps up, with the disk and with time.
+    /// Whether it keeps up with the disk.
     fn durability(&self, page: &mut Page<'_>) -> fmt::Result {
         let Counted { commits, commit_failures, unsaved, .. } = &self.counted;
         page.gauge(
@@ -386,15 +311,10 @@ impl Scrape {
             *commit_failures,
         )?;
         page.histogram("coordinator_commit_seconds", "How long saving the state took.", commits)?;
-        page.histogram(
-            "coordinator_lag_seconds",
-            "How late the coordinator's own timer came.",
-            &self.figures.lag,
-        )?;
         page.counter(
-            "coordinator_stalls",
-            "How often the coordinator itself stood still, so that leases were prolonged.",
-            self.figures.tally.stalls,
+            "coordinator_audit_lost",
+            "Entries of the audit log that did not fit, or could not be written.",
+            self.counted.audit_lost,
         )
     }
 
@@ -418,38 +338,13 @@ impl Scrape {
             "SIGHUPs that changed nothing, because of a mistake.",
             reload_failures,
         )?;
-        let uses = [("server", expires.server), ("client_ca", expires.client_ca)];
+        let uses =
+            [("server", expires.server), ("client_ca", expires.client_ca), ("crl", expires.crl)];
         page.gauges(
             "coordinator_certificate_expiry_timestamp_seconds",
-            "When the first certificate of a use expires, in seconds since 1970; none without TLS.",
+            "When the first certificate or list of a use expires, in seconds since 1970; none without TLS.",
             "use",
             uses.into_iter().filter_map(|(of, at)| Some((of, since_1970(at?)))),
-        )
-    }
-
-    /// Who looks on.
-    fn looking(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Figures { watches, subscribers, looks, looks_delayed, .. } = *self.figures;
-        page.gauge(
-            "coordinator_watches",
-            "Locks watched, each as often as it is.",
-            number(watches),
-        )?;
-        page.gauge(
-            "coordinator_subscribers",
-            "Connections that hear of what happens to requests.",
-            number(subscribers),
-        )?;
-        page.counter("coordinator_looks", "Looks that were answered on the lock port.", looks)?;
-        page.counter(
-            "coordinator_looks_delayed",
-            "Looks that had to wait, or were rejected, because there were too many.",
-            looks_delayed,
-        )?;
-        page.counter(
-            "coordinator_events_missed",
-            "Events that those who listen were not told, because they did not read.",
-            self.counted.events_missed,
         )
     }
 
@@ -473,4 +368,116 @@ impl Scrape {
         }
         Ok(())
     }
+}
+
+/// What became of requests.
+fn requests(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+    let Figures { counts, tally, .. } = figures;
+    let waited = tally.queued + tally.converted;
+    page.counters(
+        "coordinator_grants",
+        "Grants, by how they came: at once, from a queue, in the place of another, after a crash.",
+        "path",
+        [
+            ("immediate", counts.grants.saturating_sub(waited)),
+            ("queued", tally.queued),
+            ("converted", tally.converted),
+            ("reclaimed", tally.reclaimed),
+        ],
+    )?;
+    page.counter("coordinator_releases", "Grants that their holders gave back.", tally.releases)?;
+    page.counter(
+        "coordinator_cancellations",
+        "Requests that their clients gave up.",
+        tally.cancellations,
+    )?;
+    page.histogram(
+        "coordinator_wait_seconds",
+        "From a request to its grant; those granted at once are in the first bucket.",
+        &tally.waits,
+    )?;
+    page.histogram("coordinator_hold_seconds", "From a grant to its end.", &tally.holds)
+}
+
+/// What was answered, and to whom.
+fn answers(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+    let Figures { told, .. } = figures;
+    page.counters(
+        "coordinator_rejections",
+        "Answers that were no, by their codes.",
+        "code",
+        told.rejections(),
+    )?;
+    page.counters(
+        "coordinator_losses",
+        "Locks that were lost without being given back, by reason.",
+        "reason",
+        told.losses(),
+    )?;
+    page.counter("coordinator_revocations", "Locks that operators took away.", told.revocations)?;
+    page.counters(
+        "coordinator_authentications",
+        "Connections that proved who they are where there is an access file, by how.",
+        "method",
+        told.authenticated(),
+    )?;
+    page.counter(
+        "coordinator_authentications_refused",
+        "Connections that were refused, because what they showed proves nobody.",
+        told.unproven,
+    )?;
+    page.counters(
+        "coordinator_denials",
+        "Answers that no rule allows it, by verb.",
+        "verb",
+        told.denials(),
+    )?;
+    page.counter(
+        "coordinator_slowed_down",
+        "Requests that were rejected, because their principal made more in a second than it may.",
+        told.slowed_down,
+    )?;
+    page.counters(
+        "coordinator_sessions_attached",
+        "Connections that came to a session: a new one, one that lives, one of before a crash.",
+        "standing",
+        told.attached(),
+    )?;
+    page.counters(
+        "coordinator_sessions_ended",
+        "Sessions that ended, by reason.",
+        "reason",
+        told.ended(),
+    )
+}
+
+/// Who looks on.
+fn looking(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+    let Figures { watches, subscribers, looks, looks_delayed, .. } = *figures;
+    page.gauge("coordinator_watches", "Locks watched, each as often as it is.", number(watches))?;
+    page.gauge(
+        "coordinator_subscribers",
+        "Connections that hear of what happens to requests.",
+        number(subscribers),
+    )?;
+    page.counter("coordinator_looks", "Looks that were answered on the lock port.", looks)?;
+    page.counter(
+        "coordinator_looks_delayed",
+        "Looks that had to wait, or were rejected, because there were too many.",
+        looks_delayed,
+    )
+}
+
+/// Whether it keeps up with time.
+fn time(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+    page.histogram(
+        "coordinator_lag_seconds",
+        "How late the coordinator's own timer came.",
+        &figures.lag,
+    )?;
+    page.counter(
+        "coordinator_stalls",
+        "How often the coordinator itself stood still, so that leases were prolonged.",
+        figures.tally.stalls,
+    )
 }

@@ -240,9 +240,8 @@ async fn scraped(
         Some((at, text)) if at.elapsed() < SCRAPE_FRESH => text.clone(),
         _ => {
             let figures = match port.glance.figures().await {
-                None if stands_by(&port).is_some() => Arc::default(),
-                None => return silent(),
-                Some(figures) => figures,
+                None if stands_by(&port).is_none() => return silent(),
+                figures => figures,
             };
             let scrape = Scrape {
                 figures,

@@ -232,6 +232,13 @@ impl Chatter {
         left_out.map(|left_out| left_out.to_string()).collect()
     }
 
+    /// The same so far: nothing comes any more.
+    #[cfg(feature = "access")]
+    pub(super) fn take_rest(&self) -> Vec<String> {
+        let left_out = self.take_over(Duration::ZERO).into_iter();
+        left_out.map(|left_out| left_out.to_string()).collect()
+    }
+
     /// Tells what was left out, if the interval is over.
     pub(super) fn look(&self) {
         self.end_interval(INTERVAL);

@@ -555,7 +555,7 @@ impl Handler<Entitle> for Coordinator {
 
     fn handle(&mut self, asked: Entitle, _: &mut Context<Self>) -> Self::Result {
         let Entitle { proof, peer, errand } = asked;
-        MessageResult(self.desk.entitle(proof, peer, errand))
+        MessageResult(self.desk.entitle((proof, peer), errand, self.clock.now()))
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Expires {
     pub server: Option<SystemTime>,
     /// Those that clients are proven by.
     pub client_ca: Option<SystemTime>,
+    /// The lists of those that were revoked.
+    pub crl: Option<SystemTime>,
 }
 
 impl Upkeep {

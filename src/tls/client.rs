@@ -93,6 +93,15 @@ impl TlsOptions {
         }
     }
 
+    /// Reads the files, and connects to nobody.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be used.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.connector("localhost").map(drop)
+    }
+
     /// What makes a connection to `host`, and the name to be proved there.
     fn connector(&self, host: &str) -> Result<(TlsConnector, ServerName<'static>), TlsError> {
         let name = self.server_name.as_deref().unwrap_or(host);
@@ -125,6 +134,9 @@ impl TlsOptions {
                 builder.with_client_auth_cert(chain, secret).map_err(|source| match source {
                     rustls::Error::InconsistentKeys(_) => {
                         TlsError::Mismatch { cert: cert.clone(), key: key.clone() }
+                    }
+                    source @ rustls::Error::InvalidCertificate(_) => {
+                        TlsError::Unusable { file: cert.clone(), source }
                     }
                     source => TlsError::Unusable { file: key.clone(), source },
                 })?

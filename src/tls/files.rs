@@ -1,7 +1,7 @@
 //! Files in PEM: certificates, private keys, lists of revoked certificates.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 #[cfg(feature = "server")]
@@ -13,8 +13,12 @@ use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CipherSuite, RootCertStore, SupportedCipherSuite};
+use webpki::EndEntityCert;
 #[cfg(feature = "server")]
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::KeyUsage;
+
+/// More than this is no certificate, no key, and no list of them.
+const LEN_MAX: u64 = 64 * 1024 * 1024;
 
 /// Why TLS cannot be spoken with these files.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,12 @@ pub enum TlsError {
         /// Why, and what to do.
         why: String,
     },
+    /// A key needs a passphrase, and there is nobody to be asked for it.
+    #[error("the key in {} is encrypted: store it without a passphrase, readable for its owner only", file.display())]
+    Encrypted {
+        /// Which file.
+        file: PathBuf,
+    },
     /// The key is none of the certificate's.
     #[error("the key in {} is not that of the certificate in {}", key.display(), cert.display())]
     Mismatch {
@@ -85,6 +95,9 @@ pub enum TlsError {
     },
 }
 
+/// What a key in PEM has that is encrypted: as PKCS#8 has it, and as files of before.
+const ENCRYPTED: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
+
 /// A certificate with those that it builds on, and its key.
 pub(super) struct Identity {
     /// The certificate itself first.
@@ -97,7 +110,14 @@ impl Identity {
     /// Reads both.
     pub(super) fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let chain = all_in(cert, "certificate")?;
+        if !chain.iter().all(is_certificate) {
+            let why = "a certificate in it is cut off, or none";
+            return Err(TlsError::Damaged { file: cert.to_owned(), why });
+        }
         let bytes = read(key)?;
+        if ENCRYPTED.iter().any(|mark| bytes.windows(mark.len()).any(|it| it == *mark)) {
+            return Err(TlsError::Encrypted { file: key.to_owned() });
+        }
         let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|why| match why {
             pem::Error::NoItemsFound => missing(key, "private key"),
             why => damaged(key, &why),
@@ -173,8 +193,29 @@ pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     }
 }
 
+/// Whether it is one at all. What is only unusual may do as an authority that nobody looks at.
+fn is_certificate(certificate: &CertificateDer<'_>) -> bool {
+    use webpki::Error::{BadDer, BadDerTime, TrailingData};
+    !matches!(EndEntityCert::try_from(certificate), Err(BadDer | BadDerTime | TrailingData(_)))
+}
+
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(file).map_err(|source| TlsError::Read { file: file.to_owned(), source })
+    bytes_of(file).map_err(|source| TlsError::Read { file: file.to_owned(), source })
+}
+
+/// What is in a file. A pipe or a device may have no end, or never begin.
+fn bytes_of(file: &Path) -> io::Result<Vec<u8>> {
+    let found = fs::metadata(file)?;
+    if !found.is_file() {
+        let what = if found.is_dir() { "it is a directory" } else { "it is no regular file" };
+        return Err(io::Error::other(what));
+    }
+    let mut bytes = Vec::new();
+    File::open(file)?.take(LEN_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LEN_MAX {
+        return Err(io::Error::other("it is longer than 64 MiB"));
+    }
+    Ok(bytes)
 }
 
 fn damaged(file: &Path, why: &pem::Error) -> TlsError {

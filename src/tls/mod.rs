@@ -7,6 +7,7 @@
 //! | file | is about |
 //! |---|---|
 //! | `files` | certificates, keys and lists in files |
+//! | `crl` | until when a list of revoked certificates is good |
 //! | `server` | what a server shows and asks for; read again without a restart |
 //! | `accepted` | a server's side of a connection |
 //! | `handshakes`, `crowd` | the thread that makes a server's handshakes, and whose turn it is |
@@ -29,6 +30,8 @@
 mod accepted;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "server")]
+mod crl;
 #[cfg(feature = "server")]
 mod crowd;
 #[cfg(feature = "client")]

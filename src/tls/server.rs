@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rustls::ServerConfig;
 #[cfg(feature = "http")]
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 #[cfg(feature = "http")]
 use rustls::server::ProducesTickets;
 use rustls::server::danger::ClientCertVerifier;
@@ -15,6 +15,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use tokio::net::TcpStream;
 
+use super::crl;
 use super::files::{Identity, TlsError, Validity, all_in, authorities, provider, validity};
 use super::handshakes::Handshakes;
 use super::{ALPN_LOCKS, Accepted, words};
@@ -90,6 +91,8 @@ pub enum CertificateUse {
     Server,
     /// To verify those of clients by it.
     ClientCa,
+    /// To know which of those were revoked: no certificate, but a list of them.
+    Crl,
 }
 
 /// One reading of the files, for both ports.
@@ -130,11 +133,17 @@ impl ReadTls {
             let at = all.iter().filter_map(between).map(|(_, at)| at).min();
             expiries.extend(from.zip(at).map(|(from, at)| Expiry { of, file, from, at }));
         }
+        if let Some(file) = &files.crl {
+            let lists = all_in::<CertificateRevocationListDer<'_>>(file, LIST)?;
+            let at = lists.iter().filter_map(|list| crl::next_update(list)).min();
+            let (of, from) = (CertificateUse::Crl, SystemTime::UNIX_EPOCH);
+            expiries.extend(at.map(|at| Expiry { of, file: file.clone(), from, at }));
+        }
         Ok(Self { configs, expiries, never_valid })
     }
 
-    /// When the certificates expire: the first of those shown, and the first of those that prove clients. Of
-    /// one whose form is unusual that is not known.
+    /// When the certificates expire: the first of those shown, the first of those that prove clients, and the first
+    /// list of those that were revoked. Of one whose form is unusual that is not known.
     pub fn expiries(&self) -> &[Expiry] {
         &self.expiries
     }
@@ -205,6 +214,9 @@ impl ServerTls {
     }
 }
 
+/// What a file of them is looked through for.
+const LIST: &str = "list of revoked certificates";
+
 /// What verifies the certificates of clients; none: there are no authorities that prove any.
 fn verifier(
     files: &ServerFiles,
@@ -213,7 +225,7 @@ fn verifier(
     let Some(ca) = &files.client_ca else { return Ok(None) };
     let mut verifier = WebPkiClientVerifier::builder_with_provider(authorities(ca)?, provider());
     if let Some(crl) = &files.crl {
-        let lists = all_in(crl, "list of revoked certificates")?;
+        let lists = all_in(crl, LIST)?;
         verifier = verifier.with_crls(lists).enforce_revocation_expiration();
     }
     if demand == ClientAuth::Optional {
@@ -321,6 +333,9 @@ impl<'a> Material<'a> {
             rustls::Error::InconsistentKeys(_) => {
                 let (cert, key) = (self.files.cert.clone(), self.files.key.clone());
                 TlsError::Mismatch { cert, key }
+            }
+            source @ rustls::Error::InvalidCertificate(_) => {
+                TlsError::Unusable { file: self.files.cert.clone(), source }
             }
             source => self.unusable(source),
         })

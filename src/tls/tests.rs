@@ -313,6 +313,10 @@ fn the_end_of_certificates_is_known_also_of_one_that_is_over_and_the_first_of_se
     let read = ReadTls::read(&place.mutual()).unwrap();
     assert_eq!(read.never_valid(), [(CertificateUse::Server, place.at("server.pem"))]);
     assert_eq!(read.expiries().len(), 1, "that of the authority");
+    until("server", 2001);
+    place.authority.revoke_until(77, 2021);
+    let ends = expiries(ServerFiles { crl: Some(place.at("crl.pem")), ..place.mutual() });
+    assert_eq!((ends[2].of, ends[2].at), (CertificateUse::Crl, UNIX_EPOCH + year(2021)));
 }
 
 #[tokio::test]
@@ -331,6 +335,37 @@ async fn files_that_do_not_do_are_named() {
     let cut = told(ServerFiles { key: place.at("cut.key"), ..place.files() });
     assert!(cut.contains("cut.key is damaged"), "{cut}");
     assert!(!cut.contains(&key[40..60]), "no part of a key is told");
+    for (text, is_told) in [
+        (key.replace(" PRIVATE", " ENCRYPTED PRIVATE"), "is encrypted: store it"),
+        (key.replacen('\n', "\nProc-Type: 4,ENCRYPTED\n", 1), "is encrypted: store it"),
+    ] {
+        fs::write(place.at("locked.key"), text).unwrap();
+        let told = told(ServerFiles { key: place.at("locked.key"), ..place.files() });
+        assert!(told.contains("locked.key") && told.contains(is_told), "{told}");
+    }
+    let endless = told(ServerFiles { cert: "/dev/zero".into(), ..place.files() });
+    assert!(endless.ends_with("/dev/zero: it is no regular file"), "{endless}");
+}
+
+#[tokio::test]
+async fn a_damaged_certificate_is_blamed_on_its_file_wherever_it_stands_in_that() {
+    let place = Place::new();
+    let whole = fs::read_to_string(place.at("server.pem")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    // Whole groups of base64, or it would be no PEM.
+    let cut = [&lines[..2], &lines[lines.len() - 1..]].concat().join("\n");
+    let garbage = "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGUh\n-----END CERTIFICATE-----\n";
+    for damage in [&cut, garbage] {
+        for text in [damage.to_owned(), format!("{whole}{damage}")] {
+            fs::write(place.at("odd.pem"), text).unwrap();
+            let files = ServerFiles { cert: place.at("odd.pem"), ..place.files() };
+            let told = ServerTls::read(&files).unwrap_err().to_string();
+            assert!(
+                told.ends_with("odd.pem is damaged: a certificate in it is cut off, or none"),
+                "{told}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
@@ -452,7 +487,7 @@ async fn a_list_of_revoked_certificates_that_has_expired_is_none() {
     place.authority.revoke_until(77, 2021);
     let listed = ServerFiles { crl: Some(place.at("crl.pem")), ..place.mutual() };
     let told = refusal(listed, "localhost", place.shows("client")).await;
-    assert!(told.starts_with("it refused"), "{told}");
+    assert!(told.ends_with("or it cannot tell whether that was revoked"), "{told}");
 }
 
 /// Both ends of a connection over loopback.

@@ -24,10 +24,11 @@ pub(super) fn of_server(error: io::Error) -> io::Error {
             }
             Alert::CertificateRevoked => refused("was revoked"),
             Alert::CertificateExpired => refused("has expired"),
-            // The second is for one that only has the name of a trusted one.
-            Alert::UnknownCA | Alert::DecryptError => {
-                refused("is by an authority that it does not trust")
-            }
+            // This one is for one that only has the name of a trusted one.
+            Alert::DecryptError => refused("is by an authority that it does not trust"),
+            Alert::UnknownCA => refused(
+                "is by an authority that it does not trust, or it cannot tell whether that was revoked",
+            ),
             Alert::BadCertificate | Alert::CertificateUnknown | Alert::AccessDenied => {
                 refused("does not do")
             }
@@ -109,6 +110,10 @@ fn flaw(why: &Certificate, whose: &str) -> String {
         Certificate::Revoked => "was revoked".to_owned(),
         Certificate::UnknownRevocationStatus => {
             "is in no list that says whether it was revoked".to_owned()
+        }
+        Certificate::ExpiredRevocationList | Certificate::ExpiredRevocationListContext { .. } => {
+            "cannot be looked up: the list of revoked certificates has expired, so replace that"
+                .to_owned()
         }
         Certificate::NotValidForNameContext { expected, presented } => {
             let presented: Vec<&str> = presented.iter().map(|name| bare(name)).collect();

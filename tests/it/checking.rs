@@ -137,8 +137,50 @@ fn credentials_that_would_be_readable_on_the_wire_are_refused_unless_that_is_mea
     let meant = check(&home, &format!("{file}credential-in-clear = true\n"), &[]);
     assert_eq!(meant.code(), Some(0), "{}", meant.err);
     let path = home.path("c.toml");
-    fs::write(&path, file).unwrap();
+    for other in ["http-listen", "redis-listen"] {
+        let file = format!(
+            "listen = \"127.0.0.1:0\"\n{other} = \"0.0.0.0:0\"\naccess-file = \"{}\"\n",
+            access.display()
+        );
+        let done = check(&home, &file, &[]);
+        let words = format!("without TLS on --{other} 0.0.0.0:0 they would be readable");
+        assert!(done.err.contains(&words), "{}", done.err);
+    }
+    fs::write(home.path("c.toml"), file).unwrap();
     let served =
         run(home.coordinator(&["serve", "--config", path.to_str().unwrap(), "--ephemeral"]));
     assert_eq!(served.code(), Some(2), "{}", served.err);
+}
+
+#[test]
+fn what_a_start_could_not_write_or_read_for_others_is_a_mistake() {
+    let home = Home::new();
+    fs::create_dir(home.path("d")).unwrap();
+    fs::write(home.path("ca.pem"), "nonsense").unwrap();
+    let at = |name: &str| home.path(name).display().to_string();
+    let authority = Authority::new(&home.path("good.pem"));
+    authority.issue(&["127.0.0.1"], &home.path("s.pem"), &home.path("s.key"));
+    let clustered = format!(
+        "cluster = \"test\"\netcd = \"http://127.0.0.1:1\"\ntls-cert = \"{}\"\ntls-key = \"{}\"\n",
+        at("s.pem"),
+        at("s.key")
+    );
+    for (file, words) in [
+        (format!("audit-log = \"{}\"\n", at("none/a.log")), "cannot write the audit log"),
+        (format!("audit-log = \"{}\"\n", at("d")), "cannot write the audit log"),
+        (format!("port-file = \"{}\"\n", at("none/port")), "cannot write the port file"),
+        (format!("{clustered}peer-ca = \"{}\"\n", at("ca.pem")), "cannot trust the other members"),
+        (format!("{clustered}etcd-ca = \"{}\"\n", at("none.pem")), "cannot read --etcd-ca"),
+    ] {
+        let done = check(&home, &file, &[]);
+        assert_eq!(done.code(), Some(2), "{file}: {}", done.err);
+        assert!(done.err.contains(words), "{words}: {}", done.err);
+        let path = home.path("c.toml");
+        let serve = ["serve", "--config", path.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        let served = run(home.coordinator(&serve));
+        assert!(served.err.contains(words), "a start says the same: {}", served.err);
+    }
+    let good = format!("audit-log = \"{}\"\nport-file = \"{}\"\n", at("d/a"), at("d/p"));
+    assert_eq!(check(&home, &good, &[]).code(), Some(0));
+    assert_eq!(fs::read_dir(home.path("d")).unwrap().count(), 0, "nothing is made");
 }

@@ -1,8 +1,10 @@
 //! One transaction by SIGHUP: settings, certificates and access file change together or not at all.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -198,4 +200,47 @@ fn a_certificate_that_expires_soon_or_has_expired_is_warned_of_at_start_and_relo
         "{}",
         checked.err
     );
+}
+
+#[test]
+fn that_clients_have_to_show_less_is_warned_of() {
+    let whole = Whole::start();
+    let path = whole.server.home.path("c.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    whole.write("c.toml", &text.replace("tls-client-ca", "# tls-client-ca"));
+    let told = whole.reload(1);
+    assert!(told.contains("clients show nothing, before they must show a certificate"), "{told}");
+    let log = fs::read_to_string(whole.server.home.path("log")).unwrap();
+    let words = "SIGHUP: from now on, clients show nothing; before, they must show a certificate";
+    assert!(log.lines().any(|it| it.contains("WARN") && it.contains(words)), "{log}");
+}
+
+#[test]
+fn a_file_that_is_read_for_ever_is_told_of_and_what_comes_after_it_counts() {
+    let whole = Whole::start();
+    let home = &whole.server.home;
+    let log = || fs::read_to_string(home.path("log")).unwrap();
+    let (path, pipe) = (home.path("c.toml"), home.path("pipe"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let text = fs::read_to_string(&path).unwrap();
+    fs::rename(&pipe, &path).unwrap();
+    whole.server.process.signal(Signal::HUP);
+    let told = "the files of the configuration have been read for over 10 s";
+    eventually("the first is told", || log().contains(told).then_some(()));
+    whole.server.process.signal(Signal::HUP);
+    let told = "SIGHUP: nothing changed yet";
+    eventually("the second is told", || log().contains(told).then_some(()));
+    // A good file takes its place, and whoever was in the way ends.
+    whole.write("new.toml", &allowing("new"));
+    let mut writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    private(&home.path("c.next"), &text.replace("access.toml", "new.toml"));
+    fs::rename(home.path("c.next"), &path).unwrap();
+    writer.write_all(text.as_bytes()).unwrap();
+    drop(writer);
+    eventually("the second counts", || (whole.holds().0 == "new").then_some(()));
+    // A pipe in the place of rules is refused at once.
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::rename(&pipe, home.path("new.toml")).unwrap();
+    whole.server.process.signal(Signal::HUP);
+    eventually("it is refused", || log().contains("it is no regular file").then_some(()));
 }

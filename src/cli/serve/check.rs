@@ -4,15 +4,18 @@
 //! asked beside a coordinator that runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use coordinator::server::check_data;
+use rustix::fs::{Access, access};
 use serde_json::json;
 
-use super::cannot_serve;
 use super::pieces::Pieces;
+use super::{PortFile, cannot_serve, no_audit_log};
 use crate::cli::settings::sources::Sources;
 use crate::cli::settings::{InForce, Settings, TABLE, config, contradictions};
 use crate::cli::text::answer;
@@ -55,6 +58,30 @@ pub(crate) fn run(
     Ok(code)
 }
 
+/// The files that a start would write, and cannot. Nothing is made.
+fn unwritable(settings: &Settings) -> Vec<Failure> {
+    let log = settings.audit_log.as_deref().filter(|file| *file != Path::new("-"));
+    let log = log.and_then(|file| may_write(file).err().map(|why| no_audit_log(file, &why)));
+    let port = settings.port_file.as_deref();
+    // It is made beside, and put in the place of whatever is there.
+    let port = port.and_then(|file| may_make(file).err().map(|why| PortFile::failed(file, &why)));
+    log.into_iter().chain(port).collect()
+}
+
+fn may_write(file: &Path) -> io::Result<()> {
+    match fs::metadata(file) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => Ok(access(file, Access::WRITE_OK)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => may_make(file),
+        Err(error) => Err(error),
+    }
+}
+
+fn may_make(file: &Path) -> io::Result<()> {
+    let parent = file.parent().filter(|it| !it.as_os_str().is_empty());
+    Ok(access(parent.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
 impl Found {
     fn look(flags: BTreeMap<&'static str, String>, now: SystemTime) -> Self {
         let (sources, mistakes) = Sources::gather(flags);
@@ -77,6 +104,8 @@ impl Found {
             {
                 told.extend(check_data(&settings.data_dir).err().map(|why| cannot_serve(&why)));
             }
+            told.extend(settings.is_clustered().then(|| settings.arbiter().err()).flatten());
+            told.extend(unwritable(&settings));
             found.mistakes.extend(wrong.into_iter().map(|(_, mistake)| mistake));
             found.mistakes.extend(told);
             found.doubts = contradictions::doubts(&settings);

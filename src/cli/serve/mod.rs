@@ -92,6 +92,7 @@ async fn serve(
         log::warn!("{doubt}");
     }
     let (who, expires) = (pieces.open_to(), pieces.expires());
+    let names_nobody = pieces.names_nobody();
     let mut config = config(settings);
     let tls = pieces.tls.map(ServerTls::start).transpose();
     config.tls = tls.map_err(|why| Failure::new(exit::LOST, why.to_string()))?;
@@ -109,7 +110,8 @@ async fn serve(
     let address = server.local_addr();
     let handle = server.handle();
     handle.certificates_expire(expires);
-    let again = Again { tls: tls.clone(), audit: config.audit.clone(), handle: handle.clone() };
+    let (audit_log, handle_of) = (config.audit.clone(), handle.clone());
+    let again = Again { tls: tls.clone(), audit: audit_log, handle: handle_of, names_nobody };
     let reread = Reread::start(settings, flags, again)
         .map_err(|error| Failure::ours("cannot reload settings", &error))?;
     // Until it is dropped at the end, when nothing is left to be said.
@@ -118,12 +120,7 @@ async fn serve(
     if let Some(file) = &mut port_file {
         file.write(address)?;
     }
-    let how = match (&settings.tls_cert, &settings.tls_client_ca, settings.tls_client_auth.0) {
-        (None, _, _) => "",
-        (Some(_), None, _) => " by TLS, clients show nothing",
-        (Some(_), Some(_), ClientAuth::Required) => " by TLS, clients must show a certificate",
-        (Some(_), Some(_), ClientAuth::Optional) => " by TLS, clients may show a certificate",
-    };
+    let how = shown(settings).map_or(String::new(), |shown| format!(" by TLS, clients {shown}"));
     log::info!("locks on {address}{how}, {}, {who}", server.whereabouts(settings));
     if let Some(address) = server.redis_addr() {
         log::info!("the Redis dialect on {address}{how}, for locks, not for data");
@@ -162,6 +159,16 @@ async fn serve(
     }
 }
 
+/// What clients show to prove who they are, besides credentials; none: there is no TLS.
+fn shown(settings: &Settings) -> Option<&'static str> {
+    settings.tls_cert.as_ref()?;
+    Some(match (&settings.tls_client_ca, settings.tls_client_auth.0) {
+        (None, _) => "show nothing",
+        (Some(_), ClientAuth::Required) => "must show a certificate",
+        (Some(_), ClientAuth::Optional) => "may show a certificate",
+    })
+}
+
 /// Opens the audit log, if there is to be one. Its writer is to be dropped last.
 fn open_audit(settings: &Settings) -> Result<Option<(Audit, AuditWriter)>, Failure> {
     let Some(file) = &settings.audit_log else { return Ok(None) };
@@ -169,10 +176,12 @@ fn open_audit(settings: &Settings) -> Result<Option<(Audit, AuditWriter)>, Failu
         name if name == "-" => AuditPlace::StandardError,
         _ => AuditPlace::File(file.clone()),
     };
-    Audit::open(place).map(Some).map_err(|error| {
-        let what = format!("cannot write the audit log {} ({})", file.display(), reason(&error));
-        in_the_way(&error, what).hint("--audit-log names it")
-    })
+    Audit::open(place).map(Some).map_err(|error| no_audit_log(file, &error))
+}
+
+fn no_audit_log(file: &Path, error: &io::Error) -> Failure {
+    let what = format!("cannot write the audit log {} ({})", file.display(), reason(error));
+    in_the_way(error, what).hint("--audit-log names it")
 }
 
 /// Takes the port for probes and metrics, if there is to be one. Whoever did not ask for one does without,

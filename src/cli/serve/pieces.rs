@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use coordinator::access::{Access, Parsed};
 use coordinator::server::Expires;
-use coordinator::tls::{CertificateUse, Expiry, ReadTls, TlsError};
+use coordinator::tls::{CertificateUse, Expiry, ReadTls, TlsError, TlsOptions};
 
 use crate::cli::access;
 use crate::cli::settings::Settings;
@@ -23,6 +23,8 @@ use crate::cli::text::words;
 pub(super) const ANYBODY: &str = "open to anyone who reaches it";
 /// A certificate that expires within so long is warned of.
 const EXPIRY_WARNED_OF: Duration = Duration::from_secs(14 * 24 * 3600);
+/// The same for a list of revoked certificates: many are good for a week, and replaced each day.
+const LIST_WARNED_OF: Duration = Duration::from_secs(24 * 3600);
 /// Rights of others than owner and group.
 const OTHERS: u32 = 0o007;
 
@@ -84,6 +86,13 @@ impl Pieces {
             }
             pieces.doubts.extend(exposed(&files.key));
         }
+        if let Some(file) = &settings.peer_ca
+            && let Err(why) = TlsOptions::new().server_ca(file).check()
+        {
+            let failure = Failure::usage(format!("cannot trust the other members: {why}"))
+                .hint("--peer-ca names a file in PEM, with the authorities of their certificates");
+            flaws.push(flaw(Piece::Certificates)(failure));
+        }
         if let Some(file) = &settings.access_file {
             let read = access::read(file)
                 .and_then(|parsed| shown_safely(settings, &parsed.access).map(|()| parsed));
@@ -112,6 +121,11 @@ impl Pieces {
         self.access = Some(access);
     }
 
+    /// Whether the access file names nobody.
+    pub(super) fn names_nobody(&self) -> bool {
+        self.access.as_ref().is_some_and(Access::names_nobody)
+    }
+
     /// When the certificates expire.
     pub(super) fn expires(&self) -> Expires {
         let mut expires = Expires::default();
@@ -119,6 +133,7 @@ impl Pieces {
             match of {
                 CertificateUse::Server => expires.server = Some(*at),
                 CertificateUse::ClientCa => expires.client_ca = Some(*at),
+                CertificateUse::Crl => expires.crl = Some(*at),
             }
         }
         expires
@@ -137,13 +152,14 @@ impl Pieces {
 /// Clients send no credential to other machines in clear, unless they are told to. Where they could not but do
 /// so, the access file would lock everybody out.
 fn shown_safely(settings: &Settings, access: &Access) -> Result<(), Failure> {
-    let is_seen = !settings.listen.ip().to_canonical().is_loopback() && settings.tls_cert.is_none();
-    if !is_seen || settings.credential_in_clear || !access.knows_credentials() {
+    let ports = settings.ports().into_iter().filter_map(|(key, address)| Some((key, address?)));
+    let mut seen = ports.filter(|(_, address)| !address.ip().to_canonical().is_loopback());
+    let Some((key, address)) = seen.next() else { return Ok(()) };
+    if settings.tls_cert.is_some() || settings.credential_in_clear || !access.knows_credentials() {
         return Ok(());
     }
     let what = format!(
-        "--access-file has credentials, and without TLS on {} they would be readable on the wire",
-        settings.listen
+        "--access-file has credentials, and without TLS on --{key} {address} they would be readable on the wire"
     );
     Err(Failure::usage(what).hint(
         "set --tls-cert and --tls-key; or say --credential-in-clear if whoever is in between may have them",
@@ -157,6 +173,10 @@ fn described(of: CertificateUse, file: &Path) -> (String, &'static str) {
         CertificateUse::Server => (format!("the certificate in {file}"), "no client accepts it"),
         CertificateUse::ClientCa => {
             (format!("an authority in {file}"), "no client of its is let in")
+        }
+        CertificateUse::Crl => {
+            let what = format!("the list of revoked certificates in {file}");
+            (what, "no client with a certificate is let in")
         }
     }
 }
@@ -179,12 +199,16 @@ fn expiring(Expiry { of, file, from, at }: &Expiry, now: SystemTime) -> Option<S
             "{file} begins in {left} ({date}): {then} before; replace it, or set the clock of this machine"
         ));
     }
+    let warned_of = match of {
+        CertificateUse::Server | CertificateUse::ClientCa => EXPIRY_WARNED_OF,
+        CertificateUse::Crl => LIST_WARNED_OF,
+    };
     match at.duration_since(now) {
         Err(past) => {
             let ago = words::length(past.duration());
             Some(format!("{file} expired {ago} ago ({date}): {then}; replace it and send SIGHUP"))
         }
-        Ok(left) if left <= EXPIRY_WARNED_OF => {
+        Ok(left) if left <= warned_of => {
             let left = words::length(left);
             Some(format!(
                 "{file} expires in {left} ({date}): {then} then; replace it and send SIGHUP"
@@ -254,6 +278,12 @@ mod tests {
             told(CertificateUse::ClientCa, -2).unwrap(),
             "an authority in c.pem expired 2d ago (2027-01-13T08:00:00Z): no client of its is let in; \
             replace it and send SIGHUP"
+        );
+        assert_eq!(told(CertificateUse::Crl, 2), None, "it is replaced each day");
+        assert_eq!(
+            told(CertificateUse::Crl, -2).unwrap(),
+            "the list of revoked certificates in c.pem expired 2d ago (2027-01-13T08:00:00Z): no client with a \
+            certificate is let in; replace it and send SIGHUP"
         );
     }
 }

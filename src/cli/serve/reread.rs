@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use coordinator::http::{ReloadMistake, ReloadRequest, Reloaded, Reloads};
 use coordinator::server::{Audit, ServerHandle};
@@ -21,6 +21,7 @@ use coordinator::tls::ServerTls;
 
 use super::notify;
 use super::pieces::{Flaw, Piece, Pieces};
+use super::shown;
 use super::watched::{Contents, Watched};
 use crate::cli::log as logging;
 use crate::cli::settings::contradictions;
@@ -67,6 +68,8 @@ pub(super) struct Again {
     pub(super) audit: Audit,
     /// The server, which is told of other rules.
     pub(super) handle: ServerHandle,
+    /// Whether the access file names nobody.
+    pub(super) names_nobody: bool,
 }
 
 /// A server that runs.
@@ -77,7 +80,17 @@ struct Running {
     now: Settings,
     /// What takes others over.
     again: Again,
+    /// Who asked while files were being read for long.
+    later: Option<Ask>,
 }
+
+/// Files that are read for longer than this are told of.
+const READING_LONG: Duration = Duration::from_secs(10);
+/// How often it is looked then who asks.
+const STUCK_LOOKS: Duration = Duration::from_secs(1);
+/// What is told of them.
+const STUCK: &str =
+    "the files of the configuration have been read for over 10 s, with no end in sight";
 
 /// A configuration that was read whole.
 struct Next {
@@ -97,22 +110,25 @@ impl Reread {
         again: Again,
     ) -> io::Result<Self> {
         let (asked, asks) = sync_channel(1);
-        let mut running = Running { at_start: settings.clone(), now: settings.clone(), again };
+        let mut running =
+            Running { at_start: settings.clone(), now: settings.clone(), again, later: None };
         thread::Builder::new().name("settings".to_owned()).spawn(move || {
-            let mut watched = Watched::new(Contents::of(&running.now));
-            while let Some(ask) = next(&asks, &mut watched, &running.now) {
+            let Some(mut watched) = running.look(&asks, None) else { return };
+            while let Some(ask) = running.next(&asks, &mut watched) {
                 notify::reloading();
                 if !matches!(ask, Ask::Changed) {
                     running.again.audit.reopen();
                 }
-                // Before they are read: what changes meanwhile is found by the next look.
-                let found = Contents::of(&running.now);
-                let outcome = running.reload(read(flags.clone()), &ask);
+                let Some((found, read)) = running.read(&asks, flags.clone()) else { return };
+                let outcome = running.reload(read, &ask);
                 notify::ready();
-                watched = Watched::new(found.if_of(&running.now));
                 if let Ask::Http(ReloadRequest { done, .. }) = ask {
                     // Who asked may be gone.
                     let _ = done.send(outcome);
+                }
+                match running.look(&asks, Some(found)) {
+                    Some(seen) => watched = seen,
+                    None => return,
                 }
             }
         })?;
@@ -128,21 +144,6 @@ impl Reread {
     pub(crate) fn for_http(&self) -> Reloads {
         let asked = self.asked.clone();
         Reloads::new(move |request| asked.try_send(Ask::Http(request)).is_ok())
-    }
-}
-
-/// Waits for somebody who asks, or a file that has changed. None: the server is gone.
-fn next(asks: &Receiver<Ask>, watched: &mut Watched, now: &Settings) -> Option<Ask> {
-    loop {
-        match asks.recv_timeout(watched.pause()) {
-            Ok(ask) => return Some(ask),
-            Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => {
-                if watched.are_changed(Contents::of(now)) {
-                    return Some(Ask::Changed);
-                }
-            }
-        }
     }
 }
 
@@ -162,13 +163,117 @@ fn flaws(mistakes: Vec<Failure>) -> Vec<Flaw> {
 }
 
 impl Running {
+    /// Waits for somebody who asks, or a file that has changed. None: the server is gone.
+    fn next(&mut self, asks: &Receiver<Ask>, watched: &mut Watched) -> Option<Ask> {
+        loop {
+            if let Some(ask) = self.later.take() {
+                return Some(ask);
+            }
+            match asks.recv_timeout(watched.pause()) {
+                Ok(ask) => return Some(ask),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = self.now.clone();
+                    if watched.are_changed(self.patiently(asks, move || Contents::of(&now))?) {
+                        return Some(Ask::Changed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the files have in them now; `found` if it is of the same files, and not of now.
+    fn look(&mut self, asks: &Receiver<Ask>, found: Option<Contents>) -> Option<Watched> {
+        let now = self.now.clone();
+        let look = move || match found {
+            Some(found) => found.if_of(&now),
+            None => Contents::of(&now),
+        };
+        self.patiently(asks, look).map(Watched::new)
+    }
+
+    /// Reads the configuration, and what the files have in them before that: what changes meanwhile is found by
+    /// the next look.
+    fn read(
+        &mut self,
+        asks: &Receiver<Ask>,
+        flags: BTreeMap<&'static str, String>,
+    ) -> Option<(Contents, Result<Next, Vec<Flaw>>)> {
+        let (at_start, now) = (self.at_start.clone(), self.now.clone());
+        self.patiently(asks, move || {
+            let found = Contents::of(&now);
+            (found, read(flags).and_then(|read| prepare(&at_start, &now, read)))
+        })
+    }
+
+    /// Has a thread of its own look at files, which may take for ever. If it takes long, that is told, and whoever
+    /// asks meanwhile hears so. None: the server is gone, or there can be no thread.
+    fn patiently<T: Send + 'static>(
+        &mut self,
+        asks: &Receiver<Ask>,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = sync_channel(1);
+        let reading = thread::Builder::new().name("reading".to_owned()).spawn(move || {
+            // Nobody may wait for it any more.
+            let _ = tell.send(look());
+        });
+        if let Err(why) = reading {
+            log::error!(
+                "the configuration is not read again any more, for there is no thread: {why}"
+            );
+            return None;
+        }
+        let mut pause = READING_LONG;
+        loop {
+            match told.recv_timeout(pause) {
+                Ok(done) => return Some(done),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    if pause == READING_LONG {
+                        log::error!(
+                            "{STUCK}: is a file on a disk that does not answer, or a pipe?"
+                        );
+                        self.again.audit.note("reload", "refused", STUCK);
+                        self.again.handle.reloaded(false);
+                        self.later.get_or_insert(Ask::Changed);
+                    }
+                    pause = STUCK_LOOKS;
+                    self.answer_meanwhile(asks)?;
+                }
+            }
+        }
+    }
+
+    /// Tells those who ask that files are still being read. None: the server is gone.
+    fn answer_meanwhile(&mut self, asks: &Receiver<Ask>) -> Option<()> {
+        loop {
+            match asks.try_recv() {
+                Ok(Ask::Signal) => {
+                    log::error!("SIGHUP: nothing changed yet, for {STUCK}");
+                    self.again.audit.reopen();
+                    self.later = Some(Ask::Signal);
+                }
+                Ok(Ask::Http(ReloadRequest { done, .. })) => {
+                    let piece = Piece::Settings.to_string();
+                    let what = format!("{STUCK}; it is read again once that has ended");
+                    // Who asked may be gone.
+                    let _ = done.send(Err(vec![ReloadMistake { piece, what }]));
+                }
+                Ok(Ask::Changed) => {}
+                Err(TryRecvError::Empty) => return Some(()),
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+    }
+
     /// Takes all of it over, or nothing.
     fn reload(
         &mut self,
-        read: Result<Settings, Vec<Flaw>>,
+        read: Result<Next, Vec<Flaw>>,
         ask: &Ask,
     ) -> Result<Reloaded, Vec<ReloadMistake>> {
-        match read.and_then(|read| prepare(&self.at_start, &self.now, read)) {
+        match read.and_then(|next| if_meant(next, ask, self.again.names_nobody)) {
             Ok(next) => Ok(self.take_over(next, ask)),
             Err(flaws) => {
                 let mistakes = flaws.iter().map(|Flaw { piece, failure }| ReloadMistake {
@@ -206,8 +311,15 @@ impl Running {
 
     /// Nothing in here can fail.
     fn take_over(&mut self, Next { settings, pieces, waiting }: Next, ask: &Ask) -> Reloaded {
-        let Again { tls, handle, .. } = &self.again;
+        let Again { tls, handle, names_nobody, .. } = &mut self.again;
         let taken_over = taken_over(&self.now, &settings, &pieces);
+        let shown = [shown(&self.now), shown(&settings)];
+        *names_nobody = pieces.names_nobody();
+        if let [Some(was), Some(is)] = shown
+            && was != is
+        {
+            log::warn!("{}: from now on, clients {is}; before, they {was}", ask.cause());
+        }
         for doubt in &pieces.doubts {
             log::warn!("{doubt}");
         }
@@ -241,6 +353,16 @@ impl Running {
     }
 }
 
+/// Refuses rules for nobody that nobody has asked for: they come of a file that was cut off, or is yet to be written.
+fn if_meant(next: Next, ask: &Ask, named_nobody: bool) -> Result<Next, Vec<Flaw>> {
+    if named_nobody || !next.pieces.names_nobody() || !matches!(ask, Ask::Changed) {
+        return Ok(next);
+    }
+    let failure = Failure::usage("it names nobody any more, as one that was cut off");
+    let failure = failure.hint("if nobody is to come in any more, send SIGHUP");
+    Err(vec![Flaw { piece: Piece::Access, failure }])
+}
+
 /// Reads what goes with these settings. Nothing has changed by that.
 fn prepare(at_start: &Settings, now: &Settings, read: Settings) -> Result<Next, Vec<Flaw>> {
     let contradictions = contradictions::of_every_command(&read)
@@ -269,6 +391,8 @@ fn with_what_was_settled(now: &Settings, read: Settings) -> Settings {
     }
     // It still listens where it did: that is where credentials would be readable.
     settings.listen = now.listen;
+    settings.http_listen = now.http_listen;
+    settings.redis_listen = now.redis_listen;
     settings
 }
 
@@ -296,6 +420,11 @@ fn taken_over(was: &Settings, is: &Settings, pieces: &Pieces) -> Vec<String> {
     }
     if pieces.tls.is_some() {
         told.push("certificates, for new connections".to_owned());
+    }
+    if let (Some(before), Some(now)) = (shown(was), shown(is))
+        && before != now
+    {
+        told.push(format!("clients {now}, before they {before}"));
     }
     if pieces.access.is_some() {
         told.push(format!("access file, {}", pieces.open_to()));
@@ -381,5 +510,21 @@ mod tests {
         let whole = prepare(&settings(""), &settings(""), settings("log = \"warn\"")).ok().unwrap();
         assert_eq!(whole.settings.log.0, "warn");
         assert_eq!(origin_of(&settings("\nlog = \"warn\"\n"), "log"), "c.toml:2");
+    }
+    #[test]
+    fn rules_that_name_nobody_are_taken_over_only_if_somebody_asks_for_it() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("access.toml");
+        let now = settings(&format!("access-file = \"{}\"\n", file.display()));
+        let next = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            prepare(&now, &now, now.clone()).map_err(|flaws| format!("{flaws:?}")).unwrap()
+        };
+        let refused = if_meant(next(""), &Ask::Changed, false).err().unwrap();
+        assert_eq!(refused[0].piece, Piece::Access);
+        assert!(refused[0].failure.in_one_line().contains("names nobody any more"));
+        assert!(if_meant(next(""), &Ask::Signal, false).is_ok());
+        assert!(if_meant(next(""), &Ask::Changed, true).is_ok(), "it named nobody before");
+        assert!(if_meant(next("[anyone]\n"), &Ask::Changed, false).is_ok());
     }
 }

@@ -4,12 +4,11 @@
 //! bring an old time along. What has changed is taken over once two looks have found the same, or a certificate
 //! would be read whose key is yet to be written.
 
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::settings::Settings;
+use crate::cli::settings::{Settings, files};
 
 /// Between two looks.
 pub(super) const LOOKS_APART: Duration = Duration::from_secs(60);
@@ -46,10 +45,8 @@ impl Contents {
 
     fn of_files(files: impl Iterator<Item = PathBuf>) -> Self {
         let digest = |file: &PathBuf| {
-            // What is no file can perhaps be read only once.
-            fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
             let mut hasher = DefaultHasher::new();
-            fs::read(file).ok()?.hash(&mut hasher);
+            files::read(file).ok()?.hash(&mut hasher);
             Some(hasher.finish())
         };
         Self(files.map(|file| (file.clone(), digest(&file))).collect())
@@ -81,6 +78,8 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,5 @@
 //! What is set of a cluster: which, who takes part, and where etcd is.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use coordinator::election::{Author, ClusterName, ElectionOptions};
 use coordinator::etcd::{ETCD_ENDPOINTS_MAX, EtcdOptions};
 use coordinator::types::ServerAddress;
 
-use super::Settings;
 use super::values::{Value, duration};
+use super::{Settings, files};
 use crate::cli::text::errors::{Failure, reason};
 
 /// The shortest lease of a leader: etcd itself needs more than a second for a leader of its own.
@@ -134,7 +133,7 @@ impl Settings {
 }
 
 fn bytes_of(key: &str, file: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(file).map_err(|error| {
+    files::read(file).map_err(|error| {
         let what = format!("cannot read --{key} {} ({})", file.display(), reason(&error));
         Failure::usage(what).hint("it names a file that this user can read")
     })

@@ -17,6 +17,7 @@ pub(super) mod cluster;
 pub(super) mod config;
 pub(crate) mod contradictions;
 pub(crate) mod credential;
+pub(crate) mod files;
 pub(crate) mod reload;
 pub(super) mod sources;
 pub(super) mod tls;

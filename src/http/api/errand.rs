@@ -28,6 +28,10 @@ pub(super) async fn entitled(
             };
             Err(Problem::rejected(RejectionCode::Forbidden, message))
         }
+        Some(Err(Unentitled::SlowDown)) => {
+            let message = "this principal asks more often in a second than it may".to_owned();
+            Err(Problem::rejected(RejectionCode::SlowDown, message))
+        }
         // One that stands by has no lines.
         Some(Err(Unentitled::Unproven(why))) if looker.role().is_some_and(|role| !role.leads) => {
             let code = RejectionCode::Unauthenticated;

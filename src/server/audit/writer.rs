@@ -157,45 +157,71 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 impl Writer {
     fn run(mut self) {
         let mut is_failing = false;
-        loop {
-            let entry = match self.queue.recv_timeout(LOOK_EVERY) {
-                Ok(entry) => entry,
-                Err(RecvTimeoutError::Timeout) if !self.ends.load(Ordering::Relaxed) => continue,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-            };
-            let mut bytes = Vec::new();
-            let mut count = 1;
-            self.put_lost(&mut bytes);
+        while self.pass_on(&mut is_failing) {}
+        self.tell_rest();
+    }
+
+    /// Writes what comes next, and what has come behind it. Says whether more may come.
+    fn pass_on(&mut self, is_failing: &mut bool) -> bool {
+        let entry = match self.queue.recv_timeout(LOOK_EVERY) {
+            Ok(entry) => entry,
+            Err(RecvTimeoutError::Timeout) => return !self.ends.load(Ordering::Relaxed),
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        let mut bytes = Vec::new();
+        let mut count = 1;
+        let told_lost = self.put_lost(&mut bytes);
+        put(&entry, &mut bytes);
+        for entry in self.queue.try_iter().take(ENTRIES_MAX) {
             put(&entry, &mut bytes);
-            for entry in self.queue.try_iter().take(ENTRIES_MAX) {
-                put(&entry, &mut bytes);
-                count += 1;
-            }
+            count += 1;
+        }
+        if let Some(shared) = &self.audit.0 {
+            let taken = usize::try_from(count).unwrap_or(usize::MAX);
+            shared.waiting.fetch_sub(taken, Ordering::Relaxed);
+        }
+        let written = self.reopen().and_then(|()| self.write(&bytes));
+        if let Err(why) = &written {
+            self.lose(count);
+            // Nobody has read how many were lost before. The sum has them already.
             if let Some(shared) = &self.audit.0 {
-                let taken = usize::try_from(count).unwrap_or(usize::MAX);
-                shared.waiting.fetch_sub(taken, Ordering::Relaxed);
+                shared.lost.fetch_add(told_lost, Ordering::Relaxed);
             }
-            let written = self.reopen().and_then(|()| self.write(&bytes));
-            if let Err(why) = &written {
-                self.lose(count);
-                if !is_failing {
-                    error!("the audit log cannot be written: {why}");
-                }
-            } else if is_failing {
-                info!("the audit log can be written again");
+            if !*is_failing {
+                error!("the audit log cannot be written: {why}");
             }
-            is_failing = written.is_err();
+        } else if *is_failing {
+            info!("the audit log can be written again");
+        }
+        *is_failing = written.is_err();
+        true
+    }
+
+    /// Says at the end what was left out of an interval that is not over, and what was lost.
+    fn tell_rest(&mut self) {
+        let Some(shared) = &self.audit.0 else { return };
+        let mut bytes = Vec::new();
+        for reason in shared.caused.take_rest() {
+            let (result, reason) = (Some("counted"), Some(reason));
+            put(&Entry { event: "left_out", result, reason, ..Entry::default() }, &mut bytes);
+        }
+        self.put_lost(&mut bytes);
+        if !bytes.is_empty()
+            && let Err(why) = self.write(&bytes)
+        {
+            error!("the audit log cannot be written: {why}");
         }
     }
 
-    /// Says in its place how much is missing.
-    fn put_lost(&self, bytes: &mut Vec<u8>) {
-        let Some(shared) = &self.audit.0 else { return };
+    /// Says in its place how much is missing, and how much it said that is.
+    fn put_lost(&self, bytes: &mut Vec<u8>) -> u64 {
+        let Some(shared) = &self.audit.0 else { return 0 };
         let lost = shared.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let reason = Some(format!("{lost} entries did not fit, or could not be written"));
             put(&Entry { event: "lost", reason, ..Entry::default() }, bytes);
         }
+        lost
     }
 
     /// Writes lines, behind the end of one that was only half written.
@@ -262,6 +288,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::server::chatter::Topic;
 
     fn denied(number: u64) -> Entry {
         let lock = Some("a\nb\"c\u{202e}".to_owned());
@@ -313,6 +340,43 @@ mod tests {
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(lines[0]["event"], "lost");
         assert!(lines[0]["reason"].as_str().unwrap().starts_with("8 entries"));
+    }
+
+    #[test]
+    fn what_was_lost_is_told_whole_although_telling_it_failed() {
+        let (entries, queue) = sync_channel(2);
+        let audit = Audit::on(entries);
+        for number in 0..10 {
+            audit.tell(denied(number));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit");
+        File::create(&file).unwrap();
+        // It refuses to be written to, as a full disk does.
+        let out = Out::File(File::open(&file).unwrap());
+        let ends = Arc::new(AtomicBool::new(true));
+        let place = AuditPlace::File(file.clone());
+        let mut failing = Writer { audit: audit.clone(), queue, place, out, ends, is_torn: false };
+        failing.pass_on(&mut false);
+        assert_eq!(audit.lost(), 10, "and no entry twice");
+        let mut told = Vec::new();
+        assert_eq!(failing.put_lost(&mut told), 10);
+    }
+
+    #[test]
+    fn an_end_tells_what_was_left_out_of_an_interval_that_is_not_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("audit");
+        let (audit, writer) = Audit::open(AuditPlace::File(file.clone())).unwrap();
+        for _ in 0..600 {
+            if audit.admits(Topic::AuditedDenial, None) {
+                audit.tell(denied(1));
+            }
+        }
+        drop(writer);
+        let last = lines(&file).pop().unwrap();
+        assert_eq!(last["event"], "left_out");
+        assert!(last["reason"].as_str().unwrap().starts_with("100 more denials"), "{last}");
     }
 
     /// A writer of a log in this place, and nobody who writes.

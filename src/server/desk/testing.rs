@@ -267,7 +267,9 @@ impl Bench {
     /// Whether somebody that shows this may have something done.
     #[cfg(feature = "access")]
     pub(super) fn entitle(&self, proof: Proof, errand: Errand) -> Result<Who, Unentitled> {
-        self.0.borrow_mut().desk.entitle(proof, None, errand)
+        let mut round = self.0.borrow_mut();
+        let now = round.now;
+        round.desk.entitle((proof, None), errand, now)
     }
 
     /// What is counted so far.

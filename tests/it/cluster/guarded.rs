@@ -54,6 +54,12 @@ fn a_standby_answers_by_the_rules_who_is_told_metrics_and_a_reload_changes_them(
     };
     assert_eq!(told(), [401, 401, 403, 200]);
     assert_eq!(standby.get("/livez", None).status, 200);
+    // It has no locks, and no 0 that an alert would take for one that was counted.
+    let figures = standby.get("/metrics", Some("ops")).body;
+    assert!(figures.contains("\ncoordinator_leader 0"), "{figures}");
+    for of_locks in ["tokens_left", "epoch", "start_time_seconds", "sessions"] {
+        assert!(!figures.contains(&format!("\ncoordinator_{of_locks}")), "{of_locks}: {figures}");
+    }
 
     let audited = |words: &[&str]| {
         let log = fs::read_to_string(standby.server.home.path("audit")).unwrap();

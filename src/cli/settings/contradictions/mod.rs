@@ -7,7 +7,10 @@
 //! What is said by a flag may void what a file says: that is what flags are for. So a pair contradicts itself only if
 //! the setting that says nothing was said at least as emphatically as the one that voids it.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf, absolute};
 
 use super::{Foreign, Origin, Settings, TABLE};
 use crate::cli::text::errors::Failure;
@@ -130,19 +133,58 @@ pub(crate) fn of_a_server(settings: &Settings) -> Vec<Contradiction> {
     all.extend(openness(settings));
     all.extend(state(settings));
     all.extend(one_port(settings));
+    all.extend(one_file(settings));
+    all
+}
+
+/// Files that would be written over.
+fn one_file(settings: &Settings) -> Vec<Contradiction> {
+    let mut all = Vec::new();
     for written in WRITTEN {
-        let same = READ.into_iter().chain(WRITTEN).find(|read| {
-            let (ours, theirs) = (settings.text(written), settings.text(read));
-            *read != written && !ours.is_empty() && ours == theirs
-        });
+        let Some(ours) = settings.place(written) else { continue };
+        let others = READ.into_iter().chain(WRITTEN).filter(|read| *read != written);
+        let same = others.clone().find(|read| settings.place(read).as_ref() == Some(&ours));
         if let Some(read) = same {
             let what =
                 format!("--{written} and --{read} name the same file, which would be written over");
             let failure = Failure::usage(what).hint("name another file for one of the two");
             all.push(contradiction([written, read], failure));
         }
+        let files = settings.in_force.iter().filter_map(|it| match &it.origin {
+            Origin::File(path, _) => Some(path),
+            Origin::Flag | Origin::Environment(_) | Origin::Default => None,
+        });
+        if let Some(path) = files.into_iter().find(|path| Place::of(path) == ours) {
+            let path = path.display();
+            let what =
+                format!("--{written} names the configuration {path}, which would be written over");
+            all.push(contradiction([written], Failure::usage(what).hint("name another file")));
+        }
     }
     all
+}
+
+/// Where a file is, however it is spelled.
+#[derive(PartialEq, Eq)]
+enum Place {
+    /// One that is there: its device, and its number on that.
+    There(u64, u64),
+    /// One that is not: its name, in a directory that may be there.
+    Missing(PathBuf),
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        if let Ok(found) = fs::metadata(path) {
+            return Self::There(found.dev(), found.ino());
+        }
+        let whole = absolute(path).unwrap_or_else(|_| path.to_owned());
+        let directory = whole.parent().and_then(|it| fs::canonicalize(it).ok());
+        match directory.zip(whole.file_name()) {
+            Some((directory, name)) => Self::Missing(directory.join(name)),
+            None => Self::Missing(whole),
+        }
+    }
 }
 
 /// What may be meant, and probably is not.
@@ -207,12 +249,7 @@ fn openness(settings: &Settings) -> Vec<Contradiction> {
     if settings.allow_anyone || settings.access_file.is_some() {
         return Vec::new();
     }
-    let addresses = [
-        ("listen", Some(settings.listen)),
-        ("http-listen", settings.http_listen),
-        ("redis-listen", settings.redis_listen),
-    ];
-    let open = addresses.into_iter().filter_map(|(key, address)| {
+    let open = settings.ports().into_iter().filter_map(|(key, address)| {
         let address = address.filter(|it| !it.ip().to_canonical().is_loopback())?;
         let failure = Failure::usage(format!(
             "--{key} {address} can be reached from other machines, and anyone there could do everything"
@@ -315,11 +352,7 @@ fn in_etcd(settings: &Settings) -> Vec<Contradiction> {
 
 /// Two ports that would be one.
 fn one_port(settings: &Settings) -> Option<Contradiction> {
-    let ports = [
-        ("listen", Some(settings.listen)),
-        ("http-listen", settings.http_listen),
-        ("redis-listen", settings.redis_listen),
-    ];
+    let ports = settings.ports();
     let is_any = |address: SocketAddr| address.ip().is_unspecified();
     for (at, (key, address)) in ports.iter().enumerate() {
         for (other_key, other) in &ports[..at] {
@@ -346,6 +379,22 @@ impl Settings {
     /// What was written for a setting.
     fn text(&self, key: &str) -> &str {
         self.in_force.iter().find(|it| it.key == key).map_or("", |it| &it.text)
+    }
+
+    /// The addresses on which a server listens, each under its key.
+    pub(crate) fn ports(&self) -> [(&'static str, Option<SocketAddr>); 3] {
+        [
+            ("listen", Some(self.listen)),
+            ("http-listen", self.http_listen),
+            ("redis-listen", self.redis_listen),
+        ]
+    }
+
+    /// Where the file of a setting is; none: it names none.
+    fn place(&self, key: &str) -> Option<Place> {
+        let text = self.text(key);
+        let is_nothing = text.is_empty() || key == "audit-log" && text == "-";
+        (!is_nothing).then(|| Place::of(Path::new(text)))
     }
 
     /// Whether somebody set it to nothing.

@@ -138,3 +138,32 @@ fn what_limits_nothing_or_opens_more_than_it_seems_is_doubted() {
     }
     assert_eq!(doubts(&settings(&[], "sessions-max = 5\nsessions-per-address-max = 5")), [""; 0]);
 }
+
+#[test]
+fn a_file_that_would_be_written_over_is_found_however_it_is_spelled() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let (rules, config) = (at("rules"), at("c.toml"));
+    std::fs::write(&rules, "").unwrap();
+    std::fs::write(&config, "").unwrap();
+    std::fs::create_dir(at("d")).unwrap();
+    std::fs::hard_link(&rules, at("hard")).unwrap();
+    std::os::unix::fs::symlink(&rules, at("soft")).unwrap();
+    std::os::unix::fs::symlink(at("d"), at("e")).unwrap();
+    let refused = |written: &str, read: &str| {
+        let flags = [("port-file", written), ("access-file", read), ("listen", "127.0.0.1:1")];
+        let told = told(&flags, "");
+        told.iter().any(|it| it.contains("--port-file and --access-file name the same file"))
+    };
+    for other in ["./rules", "d/../rules", "hard", "soft"] {
+        assert!(refused(&at(other), &rules), "{other}");
+    }
+    assert!(refused(&at("d/new"), &at("e/new")), "neither is there");
+    assert!(!refused(&at("d/new"), &at("e/newer")));
+    assert!(!refused(&at("d/rules"), &rules));
+    let sources = Sources::new(BTreeMap::from([("audit-log", at("./c.toml"))]), []).unwrap();
+    let sources = sources.with_file(config.into(), "ephemeral = true\n").unwrap();
+    let settings = Settings::resolve(&sources).unwrap();
+    let told = of_a_server(&settings).into_iter().map(|it| it.failure.in_one_line());
+    assert!(told.into_iter().any(|it| it.contains("names the configuration")), "its own file");
+}

@@ -81,6 +81,8 @@ struct Talker {
     blocked: Option<Blocked>,
     /// How far its `FLUSHDB` has come over the places for sessions.
     flushed: usize,
+    /// What it is answered while it is nobody, if it could be somebody but for a limit.
+    kept_out: Option<Reply>,
     /// Whether a read of it waits for a turn.
     is_queued: bool,
     /// Whether it has ended meanwhile.
@@ -134,11 +136,12 @@ impl Desk {
         if self.connections.role(connection).is_none() {
             return;
         }
-        if said.is_empty() {
-            self.introduce(connection);
-        }
+        let introduced = if said.is_empty() { self.introduce(connection) } else { Ok(()) };
         let is_new = !self.dialect.talkers.contains_key(&connection);
         let talker = self.dialect.talkers.entry(connection).or_default();
+        if let Err(no) = introduced {
+            talker.kept_out = Some(no);
+        }
         if let Some(name) = name {
             (talker.name, talker.identity) = (name, None);
         }
@@ -242,7 +245,7 @@ impl Desk {
                 self.connections.part_from_other(connection);
                 return self.leave(connection, "goodbye");
             }
-            _ if !self.is_somebody(connection) => Reply::error("NOAUTH Authentication required."),
+            _ if !self.is_somebody(connection) => self.not_before_auth(connection),
             Step::Say(reply) => reply,
             Step::Forget(reply) => {
                 self.unwatch_keys(connection);
@@ -381,6 +384,12 @@ impl Desk {
         let promise = if self.dialect.needs_journal { Promise::Recorded } else { Promise::None };
         self.connections.tell_other(connection, &scratch, promise);
         self.dialect.scratch = scratch;
+    }
+
+    /// What is answered to who has proven nothing.
+    fn not_before_auth(&self, connection: ConnectionId) -> Reply {
+        let kept_out = self.dialect.talkers.get(&connection).and_then(|it| it.kept_out.clone());
+        kept_out.unwrap_or_else(|| Reply::error("NOAUTH Authentication required."))
     }
 
     /// Nothing more of what it says is heard.

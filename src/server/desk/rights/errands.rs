@@ -11,6 +11,7 @@ use crate::access::{Access, Badge, Denied, Proof, Unproven};
 use crate::server::audit::{Audit, Entry};
 use crate::server::chatter::{Chatter, Topic};
 use crate::server::log_lines;
+use crate::types::{RejectionCode, Timestamp};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Unentitled {
     Unproven(Unproven),
     /// No rule allows it.
     Denied(Denied),
+    /// No rule allows it, and this principal hears so more often in a second than it may ask.
+    SlowDown,
 }
 
 /// Who shows this, and whether these rules allow it to have something done. None: everybody may.
@@ -102,18 +105,25 @@ fn audit_denied(
 }
 
 impl Desk {
-    /// Whether somebody from `peer` that shows this may have something done.
+    /// Whether somebody from `peer` that shows this may have something done. What is denied counts as a request
+    /// (rule A4).
     pub(in crate::server) fn entitle(
         &mut self,
-        proof: Proof,
-        peer: Option<SocketAddr>,
+        (proof, peer): (Proof, Option<SocketAddr>),
         errand: Errand,
+        now: Timestamp,
     ) -> Result<Who, Unentitled> {
         let weighed = weigh(&self.rights.access, proof, errand).map_err(Unentitled::Unproven)?;
         let Some((badge, may)) = weighed else { return Ok(Who::Anybody) };
         match may {
             Ok(()) => Ok(Who::Principal(badge.principal_kept())),
             Err(denied) => {
+                let principal = badge.principal();
+                if !self.rights.usages.stand(principal).may_request(principal, now) {
+                    self.told.reject(RejectionCode::SlowDown);
+                    self.told.slowed_down += 1;
+                    return Err(Unentitled::SlowDown);
+                }
                 self.told.deny(denied.verb);
                 audit_denied(&self.audit, (self.wall)(), peer, &badge, &denied);
                 if self.counters.chatter.admits(Topic::Denial, peer) {

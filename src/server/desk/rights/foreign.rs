@@ -15,17 +15,33 @@ impl Desk {
 
     /// A connection begins, and has shown a certificate or nothing. If that proves somebody, it is known.
     /// Nothing is told: it may yet show something else.
-    pub(in crate::server::desk) fn introduce(&mut self, connection: ConnectionId) {
+    ///
+    /// # Errors
+    ///
+    /// What it is answered for as long as it shows nothing else: its principal has as many connections as it may.
+    pub(in crate::server::desk) fn introduce(
+        &mut self,
+        connection: ConnectionId,
+    ) -> Result<(), Reply> {
         if self.is_somebody(connection) {
-            return;
+            return Ok(());
         }
         let proof = self.connections.take_proof(connection).map(|proof| *proof);
-        if let Ok(badge) = Badge::of(&self.rights.access, proof.unwrap_or_default())
-            && badge.principal().may_look().is_ok()
-            && let Ok(seat) = self.rights.usages.sit(badge.principal())
-        {
-            self.take_seat(connection, badge, seat);
-        }
+        let badge = Badge::of(&self.rights.access, proof.unwrap_or_default());
+        let Some(badge) = badge.ok().filter(|badge| badge.principal().may_look().is_ok()) else {
+            return Ok(());
+        };
+        let seat = self.rights.usages.sit(badge.principal());
+        let seat = seat.map_err(|full| self.keep_out(connection, &badge, full))?;
+        self.take_seat(connection, badge, seat);
+        Ok(())
+    }
+
+    /// What is answered to one connection too many of a principal. The audit log has it.
+    fn keep_out(&self, connection: ConnectionId, badge: &Badge, Full { max }: Full) -> Reply {
+        let why = format!("{} has {max} connections, its limit", badge.principal().name);
+        self.audit_full(connection, badge, &why);
+        Reply::error(format!("ERR max number of clients reached: {why}"))
     }
 
     /// A connection has shown what is to prove who it is.
@@ -72,11 +88,7 @@ impl Desk {
         } else {
             self.rights.usages.sit(badge.principal())
         };
-        let seat = seat.map_err(|Full { max }| {
-            let why = format!("{} has {max} connections, its limit", badge.principal().name);
-            self.audit_full(connection, &badge, &why);
-            Reply::error(format!("ERR max number of clients reached: {why}"))
-        })?;
+        let seat = seat.map_err(|full| self.keep_out(connection, &badge, full))?;
         self.take_seat(connection, badge, seat);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::access::{Access, Digest, Proof};
+use crate::access::{Access, CertificateName, Digest, Proof};
 use crate::redis::{Flushing, Scripts, Talk, Words};
 use crate::server::desk::testing::{Bench, Client};
 use crate::server::ledger::Ledger;
@@ -399,4 +399,35 @@ fn all_locks_are_freed_a_few_in_a_turn_and_others_are_heard_meanwhile() {
     flushing.submit(&["MULTI", "FLUSHDB", "EXEC"]);
     bench.settle();
     assert!(flushing.heard().contains("-ERR FLUSHDB takes as long as there are locks"));
+}
+
+/// It may prove somebody else yet, and so is not sent away.
+#[test]
+fn one_connection_too_many_of_a_certificate_hears_of_the_limit_and_the_audit_log_has_it() {
+    let text = "[[principal]]\nname = \"ann\"\ncertificates = [\"dns:ann.internal\"]\n\
+        may = [ { do = [\"lock\"], names = [\"*\"] } ]\nconnections-max = 1\n";
+    let bench = Bench::ruled(crate::access::parse(text).unwrap().access);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("audit");
+    let (audit, writer) =
+        crate::server::Audit::open(crate::server::AuditPlace::File(file.clone())).unwrap();
+    bench.audit(audit);
+    let come = || {
+        let mut redis = Redis::knock(&bench, None);
+        let certified = vec![CertificateName::new("dns:ann.internal").unwrap()];
+        redis.client.prove(Proof { certified, ..Proof::default() });
+        redis.send(&[]);
+        redis
+    };
+    let (mut first, mut second) = (come(), come());
+    // As its reader does once it hears that it is known.
+    first.talk.trust();
+    assert_eq!(first.say("SET order mine NX PX 30000"), "+OK");
+    let full = "-ERR max number of clients reached: ann has 1 connections, its limit";
+    assert_eq!(second.say("SET order other NX"), full);
+    bench.audit(crate::server::Audit::default());
+    drop(writer);
+    let audited = std::fs::read_to_string(&file).unwrap();
+    let refused = |line: &&str| line.contains("sign_in") && line.contains("its limit");
+    assert_eq!(audited.lines().filter(refused).count(), 1, "{audited}");
 }

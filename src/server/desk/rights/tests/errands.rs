@@ -9,6 +9,7 @@ fn entitle(bench: &Bench, name: Option<&str>, errand: Errand) -> Result<(), Opti
         Ok(_) => Ok(()),
         Err(Unentitled::Unproven(_)) => Err(None),
         Err(Unentitled::Denied(denied)) => Err(Some(denied.to_string())),
+        Err(Unentitled::SlowDown) => Err(Some("slow down".to_owned())),
     }
 }
 
@@ -33,4 +34,20 @@ fn who_administers_and_who_sees_all_is_said_by_the_rules_alone() {
     assert_eq!(denials.iter().sum::<u64>(), 6, "each is counted: {denials:?}");
     let open = Bench::new();
     assert_eq!(entitle(&open, None, Errand::Administer), Ok(()), "there are no rules");
+}
+
+/// Rule A4.
+#[test]
+fn an_errand_that_is_denied_counts_as_a_request() {
+    let bench = Bench::ruled(access(&[("ann", "requests-per-second = 3"), BOB]));
+    let denied = || entitle(&bench, Some("ann"), Errand::SeeAll).unwrap_err().unwrap();
+    for _ in 0..3 {
+        assert_eq!(denied(), "ann may not see anything");
+    }
+    assert_eq!(denied(), "slow down");
+    let told = bench.figures().told;
+    assert_eq!(told.denials().map(|(_, count)| count).sum::<u64>(), 3, "the logs have no more");
+    assert_eq!(told.slowed_down, 1);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(denied(), "ann may not see anything");
 }
