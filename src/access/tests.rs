@@ -338,36 +338,37 @@ may = [ { do = ["see"], names = ["public/*"] } ]
             }
         }
     }
-}
 
-/// The work of a file is bounded by its length: lines are not counted anew for each name in it.
-#[test]
-fn each_mistake_of_a_long_file_has_its_line() {
-    let one =
-        |number| format!("[[principal]]\nname = \"p{number}\"\nmay = [ {{ do = [\"lok\"] }} ]\n");
-    let text: String = (0..20_000).map(one).collect::<Vec<_>>().concat();
-    let mistakes = parse(&text).unwrap_err();
-    let lines = mistakes.iter().map(|mistake| mistake.line);
-    assert!(lines.eq((0..20_000).map(|number| 3 * number + 3)));
-}
-
-#[test]
-fn a_file_that_names_nobody_is_doubted() {
-    for (text, is_doubted) in [("", true), ("# later\n", true), ("[anyone]\n", false)] {
-        let doubts = parse(text).unwrap().doubts;
-        let words = doubts.iter().any(|doubt| doubt.what.contains("names nobody"));
-        assert_eq!(words, is_doubted, "{text:?}: {doubts:?}");
+    /// The work of a file is bounded by its length: lines are not counted anew for each name in it.
+    #[test]
+    fn each_mistake_of_a_long_file_has_its_line() {
+        let one = |number| {
+            format!("[[principal]]\nname = \"p{number}\"\nmay = [ {{ do = [\"lok\"] }} ]\n")
+        };
+        let text: String = (0..20_000).map(one).collect::<Vec<_>>().concat();
+        let mistakes = parse(&text).unwrap_err();
+        let lines = mistakes.iter().map(|mistake| mistake.line);
+        assert!(lines.eq((0..20_000).map(|number| 3 * number + 3)));
     }
-}
 
-#[test]
-fn that_anyone_may_break_or_administer_is_doubted() {
-    for (verbs, names) in [("\"admin\"", ""), ("\"see\", \"break\"", ", names = [\"a\"]")] {
-        let text = format!("[anyone]\nmay = [ {{ do = [{verbs}]{names} }} ]\n");
-        let doubts = parse(&text).unwrap().doubts;
-        assert_eq!(doubts.len(), 1, "{doubts:?}");
-        assert!(doubts[0].what.starts_with("anyone who reaches it may "), "{doubts:?}");
+    #[test]
+    fn a_file_that_names_nobody_is_doubted() {
+        for (text, is_doubted) in [("", true), ("# later\n", true), ("[anyone]\n", false)] {
+            let doubts = parse(text).unwrap().doubts;
+            let words = doubts.iter().any(|doubt| doubt.what.contains("names nobody"));
+            assert_eq!(words, is_doubted, "{text:?}: {doubts:?}");
+        }
     }
-    let seen = parse("[anyone]\nmay = [ { do = [\"see\"], names = [\"*\"] } ]\n").unwrap();
-    assert_eq!(seen.doubts, []);
+
+    #[test]
+    fn that_anyone_may_break_or_administer_is_doubted() {
+        for (verbs, names) in [("\"admin\"", ""), ("\"see\", \"break\"", ", names = [\"a\"]")] {
+            let text = format!("[anyone]\nmay = [ {{ do = [{verbs}]{names} }} ]\n");
+            let doubts = parse(&text).unwrap().doubts;
+            assert_eq!(doubts.len(), 1, "{doubts:?}");
+            assert!(doubts[0].what.starts_with("anyone who reaches it may "), "{doubts:?}");
+        }
+        let seen = parse("[anyone]\nmay = [ { do = [\"see\"], names = [\"*\"] } ]\n").unwrap();
+        assert_eq!(seen.doubts, []);
+    }
 }
