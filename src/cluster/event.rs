@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::seat::{RunId, Seat, Version};
+use super::seat::{Arbiter, RunId, Seat, Version};
 use crate::types::{Epoch, Timestamp};
 
 /// What a member hears.
@@ -10,6 +10,8 @@ use crate::types::{Epoch, Timestamp};
 pub enum Event {
     /// The arbiter was asked at `asked`, and said this; no seat: there never was one.
     Read {
+        /// Which arbiter that is. All swaps are its own, too, that of the first who answers, or that an operator accepts.
+        arbiter: Arbiter,
         /// How often the seat was changed.
         version: Version,
         /// What it holds.
@@ -70,6 +72,8 @@ pub enum Event {
     },
     /// An operator says that leader and standby of this version of the seat are lost for good.
     Lost {
+        /// The arbiter that the operator asked: all that others know is lost, too.
+        arbiter: Arbiter,
         /// The version that the operator saw. Who is in the seat by now may be alive.
         version: Version,
     },

@@ -1,6 +1,6 @@
 //! What a member knows of the seat, and how it notices that the arbiter has forgotten something.
 
-use super::seat::{Gap, Mark, RunId, Seat, Version};
+use super::seat::{Arbiter, Gap, Mark, RunId, Seat, Version};
 use crate::types::Timestamp;
 
 /// What a process takes from the one before it, whose journal it has replayed in full.
@@ -13,13 +13,17 @@ pub struct Kept {
     pub run: RunId,
     /// The highest term that was heard of.
     pub term: u64,
-    /// The highest version of the seat that was heard of.
+    /// The highest version of the seat that was heard of, or a little less.
     pub version: Version,
+    /// The arbiter that has it; none: none has answered yet.
+    pub arbiter: Option<Arbiter>,
 }
 
 /// A seat that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Sight {
+    /// Who said so.
+    pub(super) arbiter: Option<Arbiter>,
     /// Its version.
     pub(super) version: Version,
     /// What it says; none: there never was one.
@@ -37,10 +41,14 @@ pub(super) struct Known {
     pub(super) term: u64,
     /// The highest version, likewise.
     version: Version,
+    /// Whose that is: the first that has answered, or an operator has let decide since.
+    arbiter: Option<Arbiter>,
+    /// The one in place of which it was let decide.
+    former: Option<Arbiter>,
     /// The seat of that version, once it was seen.
     sight: Option<Sight>,
     /// The last answer, if it was older than what is known: from a stale member of the arbiter, or from
-    /// one that was restored from a backup.
+    /// one that was restored from a backup; or from another one.
     behind: Option<Sight>,
     /// The version to which the arbiter was set back, for good, as an operator says.
     accepted: Option<Version>,
@@ -60,7 +68,23 @@ pub(super) enum News {
 impl Known {
     pub(super) fn new(kept: Option<Kept>) -> Self {
         let (term, version) = kept.map_or((0, Version(0)), |kept| (kept.term, kept.version));
-        Self { term, version, sight: None, behind: None, accepted: None }
+        let arbiter = kept.and_then(|kept| kept.arbiter);
+        Self { term, version, arbiter, former: None, sight: None, behind: None, accepted: None }
+    }
+
+    /// The arbiter that is believed; none: the first that answers will be.
+    pub(super) fn arbiter(&self) -> Option<Arbiter> {
+        self.arbiter
+    }
+
+    /// The one in place of which it was let decide, if it was.
+    pub(super) fn former(&self) -> Option<Arbiter> {
+        self.former
+    }
+
+    /// Another one that has answered, if that was the last answer.
+    pub(super) fn other_arbiter(&self) -> Option<Arbiter> {
+        self.behind.and_then(|sight| sight.arbiter).filter(|it| Some(*it) != self.arbiter)
     }
 
     /// The highest version that it has heard of.
@@ -100,13 +124,25 @@ impl Known {
         self.accepted.is_some() && self.accepted == self.compared()
     }
 
-    /// The version that the arbiter has now, if that is older than what is known.
+    /// The version that the arbiter has now, if that is older than what is known. Another one is no more than one that is
+    /// away: a pair in sync needs none, and whoever follows may not know yet that it is in sync.
     pub(super) fn is_behind(&self) -> Option<Version> {
-        self.behind.map(|sight| sight.version)
+        let is_other = self.other_arbiter().is_some();
+        self.behind.filter(|_| !is_other).map(|sight| sight.version)
     }
 
     /// Takes note of an answer.
     pub(super) fn learn(&mut self, answer: Sight) -> News {
+        self.arbiter = self.arbiter.or(answer.arbiter);
+        if answer.arbiter != self.arbiter {
+            let instead_of = answer.seat.and_then(|seat| seat.gap.instead_of);
+            if instead_of != self.arbiter {
+                self.behind = Some(answer);
+                return News::Older;
+            }
+            // An operator has let it decide, and somebody has heard that and led.
+            self.move_to(answer);
+        }
         if answer.version < self.version {
             self.behind = Some(answer);
             return News::Older;
@@ -132,16 +168,30 @@ impl Known {
         }
     }
 
-    /// Goes on from an older seat, for an operator says so.
-    pub(super) fn go_back_to(&mut self, version: Version) {
-        if let Some(behind) = self.behind.take_if(|behind| behind.version == version) {
-            (self.sight, self.version, self.accepted) = (Some(behind), version, Some(version));
+    /// Goes on from an older seat, or from another arbiter's, for an operator says so; whether it does.
+    pub(super) fn go_back_to(&mut self, arbiter: Arbiter, version: Version) -> bool {
+        let is_meant = |it: &Sight| it.version == version && it.arbiter == Some(arbiter);
+        if let Some(behind) = self.behind.take_if(|behind| is_meant(behind)) {
+            self.move_to(behind);
+            (self.sight, self.accepted) = (Some(behind), Some(version));
+            true
         } else if self.behind.is_none()
             && self.trusted().is_none()
-            && self.compared() == Some(version)
+            && self.sight.as_ref().is_some_and(is_meant)
         {
             // As new as what is known, and of an earlier term.
             self.accepted = Some(version);
+            true
+        } else {
+            false
         }
+    }
+
+    /// Has the arbiter that gave an answer decide from then on.
+    fn move_to(&mut self, answer: Sight) {
+        if self.arbiter != answer.arbiter {
+            (self.former, self.arbiter) = (self.arbiter, answer.arbiter);
+        }
+        (self.version, self.sight) = (answer.version, None);
     }
 }

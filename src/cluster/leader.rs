@@ -202,9 +202,11 @@ impl Leading {
         }
     }
 
-    /// What to do now, where no swap is under way.
+    /// What to do now, where no swap is under way. Only a tick says that whoever decides has turned: so nothing else, not
+    /// even an answer of the arbiter that comes late, renews the lease (rule H2).
     pub(super) fn next(
         &mut self,
+        event: &Event,
         now: Timestamp,
         stopping: bool,
         effects: &mut Vec<Effect>,
@@ -215,7 +217,7 @@ impl Leading {
             self.drop_nearing(run, effects);
         }
         let next = self.change(now, stopping).or_else(|| {
-            let is_due = now.since(self.asked) >= self.timing.beat();
+            let is_due = *event == Event::Tick && now.since(self.asked) >= self.timing.beat();
             is_due.then_some(match self.partner {
                 Partner::InSync(_) => Next::Look,
                 _ => Next::Beat,

@@ -3,7 +3,7 @@
 use super::event::{Effect, Event, Table};
 use super::known::{Kept, Known, News, Sight};
 use super::leader::{Leading, Next};
-use super::seat::{Gap, Mark, RunId, Seat, Tenure, Timing, Version};
+use super::seat::{Arbiter, Gap, Mark, RunId, Seat, Tenure, Timing, Version};
 use super::standby::Standing;
 use crate::types::{Epoch, Timestamp};
 
@@ -93,7 +93,8 @@ impl Member {
 
     /// What the journal has to keep before anything is acknowledged or said.
     pub fn keeps(&self) -> Kept {
-        Kept { run: self.run, term: self.known.term, version: self.known.version() }
+        let (version, arbiter) = (self.known.version(), self.known.arbiter());
+        Kept { run: self.run, term: self.known.term, version, arbiter }
     }
 
     /// The life of its table.
@@ -143,6 +144,17 @@ impl Member {
         self.known.is_behind()
     }
 
+    /// The arbiter that it believes: of no other, anything is to be asked that changes something (rule H8).
+    pub fn arbiter(&self) -> Option<Arbiter> {
+        self.known.arbiter()
+    }
+
+    /// Another one that has answered instead, if that was the last answer. Nobody here takes the lead until that one
+    /// is back, or an operator says [`Event::Lost`] of what the other has.
+    pub fn other_arbiter(&self) -> Option<Arbiter> {
+        self.known.other_arbiter()
+    }
+
     /// Whether the arbiter answers, and knows less than was heard: of the seat, or of who has led. Nobody here
     /// takes the lead meanwhile (rule H4).
     pub fn doubts_arbiter(&self) -> bool {
@@ -164,8 +176,10 @@ impl Member {
     /// Hears something at the moment `now`, and adds what is to be done to `effects`.
     pub fn step(&mut self, event: &Event, now: Timestamp, effects: &mut Vec<Effect>) {
         match *event {
-            Event::Read { version, seat, asked } => {
-                self.learn(Sight { version, seat, seen: now, asked }, effects);
+            Event::Read { arbiter, version, seat, asked } => {
+                let (before, arbiter) = (self.known.arbiter(), Some(arbiter));
+                self.learn(Sight { arbiter, version, seat, seen: now, asked }, effects);
+                self.leave(before);
                 self.resolve(now, effects);
             }
             Event::Swapped { version } => self.swapped(version, now, effects),
@@ -181,7 +195,7 @@ impl Member {
                 self.depose(None, effects);
             }
             Event::Stop => self.stopping = true,
-            Event::Lost { version } => self.known.go_back_to(version),
+            Event::Lost { arbiter, version } => self.go_back_to(arbiter, version, effects),
             Event::Tick
             | Event::Appended { .. }
             | Event::CaughtUp { .. }
@@ -194,10 +208,10 @@ impl Member {
         match &mut self.role {
             Role::Leader(leading) => {
                 leading.hear(event, now, effects);
-                self.lead_on(now, effects);
+                self.lead_on(event, now, effects);
             }
             Role::Standby(standing) => {
-                standing.hear(event, self.known.term, now);
+                standing.hear(event, &self.known, now);
                 self.stand_by(event, now, effects);
             }
         }
@@ -219,6 +233,25 @@ impl Member {
         // Within our term nobody else writes. A later term, or another's mark, is another leader.
         if self.leads().is_some_and(|term| seat.term != term || seat.mark.process != self.process) {
             self.depose(Some(seat.leader), effects);
+        }
+    }
+
+    /// An operator says that what others than the arbiter know is lost. A leader that hears of it so late says nothing
+    /// more: somebody else may begin from there.
+    fn go_back_to(&mut self, arbiter: Arbiter, version: Version, effects: &mut Vec<Effect>) {
+        let before = self.known.arbiter();
+        if self.known.go_back_to(arbiter, version) {
+            self.leave(before);
+            if self.leads().is_some() {
+                self.depose(None, effects);
+            }
+        }
+    }
+
+    /// What was asked of an arbiter that is believed no more is not waited for.
+    fn leave(&mut self, before: Option<Arbiter>) {
+        if before.is_some() && before != self.known.arbiter() {
+            self.swap = None;
         }
     }
 
@@ -255,7 +288,8 @@ impl Member {
             return self.swapped(version, now, effects);
         }
         self.swap = None;
-        self.learn(Sight { version, seat, seen: now, asked: swap.sent_at }, effects);
+        let (arbiter, asked) = (self.known.arbiter(), swap.sent_at);
+        self.learn(Sight { arbiter, version, seat, seen: now, asked }, effects);
         if version < swap.expected && self.leads().is_some() {
             // No read: the arbiter has agreed on it. So it was set back (rule H4).
             self.depose(None, effects);
@@ -266,7 +300,8 @@ impl Member {
     fn swapped(&mut self, version: Version, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(swap) = self.swap.take() else { return };
         let Swap { sent_at, seat, table, .. } = swap;
-        let sight = Sight { version, seat: Some(seat), seen: now, asked: sent_at };
+        let arbiter = self.known.arbiter();
+        let sight = Sight { arbiter, version, seat: Some(seat), seen: now, asked: sent_at };
         if self.known.learn(sight) == News::Older {
             // Done, and undone by another since: what is known says so already.
             return;
@@ -322,6 +357,7 @@ impl Member {
             let mut seat = self.seat_of(self.known.term + 1, leader);
             if table == Table::Forgotten {
                 seat.gap.term = seat.term;
+                seat.gap.instead_of = self.known.former().or(seat.gap.instead_of);
             }
             self.propose(seat, Some(table), now, effects);
         } else if standing.asks(event, now, self.timing) {
@@ -330,13 +366,13 @@ impl Member {
     }
 
     /// Goes on leading.
-    fn lead_on(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    fn lead_on(&mut self, event: &Event, now: Timestamp, effects: &mut Vec<Effect>) {
         let Role::Leader(leading) = &mut self.role else { return };
         if self.swap.is_some() {
             return;
         }
         let term = leading.term();
-        let Some(next) = leading.next(now, self.stopping, effects) else { return };
+        let Some(next) = leading.next(event, now, self.stopping, effects) else { return };
         let mine = self.seat_of(term, self.run);
         let seat = match next {
             Next::Look => return effects.push(Effect::Read),

@@ -54,4 +54,4 @@ mod tests;
 pub use self::event::{Effect, Event, Table};
 pub use self::known::Kept;
 pub use self::member::Member;
-pub use self::seat::{Gap, Mark, RunId, Seat, Tenure, Timing, Version};
+pub use self::seat::{Arbiter, Gap, Mark, RunId, Seat, Tenure, Timing, Version};

@@ -23,6 +23,14 @@ pub struct Version(
     pub u64,
 );
 
+/// Which arbiter: such as etcd's cluster id. It stays the same for the whole life of one; one that was restored from a
+/// backup is another, unless it was given the name of before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Arbiter(
+    /// Its id.
+    pub u64,
+);
+
 /// The one value that the arbiter holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seat {
@@ -58,6 +66,9 @@ pub struct Gap {
     /// The first term since. What leaders of earlier terms have left there is older than what they said (rule H4). 0:
     /// nothing was forgotten.
     pub term: u64,
+    /// The arbiter in place of which this one was let decide last, if it was: an operator has said so. Who believes that
+    /// one believes this one instead.
+    pub instead_of: Option<Arbiter>,
 }
 
 impl Gap {

@@ -1,7 +1,7 @@
 //! A standby: when it may take the lead, and with which table.
 
 use super::event::{Event, Table};
-use super::known::Sight;
+use super::known::{Known, Sight};
 use super::seat::{RunId, Seat, Tenure, Timing, Version};
 use crate::types::Timestamp;
 
@@ -17,14 +17,15 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// `term`: the highest that is known.
-    pub(super) fn hear(&mut self, event: &Event, term: u64, now: Timestamp) {
+    pub(super) fn hear(&mut self, event: &Event, known: &Known, now: Timestamp) {
         match *event {
             Event::LeaderSilent => {
                 self.silent_since = self.silent_since.or(Some(now));
             }
-            Event::LeaderSpeaks { term: speaks } if speaks >= term => self.silent_since = None,
-            Event::Lost { version } => self.lost = Some(version),
+            Event::LeaderSpeaks { term } if term >= known.term => self.silent_since = None,
+            Event::Lost { arbiter, version } if Some(arbiter) == known.arbiter() => {
+                self.lost = Some(version);
+            }
             _ => {}
         }
     }

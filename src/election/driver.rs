@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::pledge::{Pledge, View};
 use super::record::{Author, decode, encode};
 use super::{Leader, Standing};
 use crate::clock::{BootClock, Clock, Until};
-use crate::cluster::{Effect, Event, Kept, Mark, RunId, Seat, Tenure, Timing, Version};
+use crate::cluster::{Arbiter, Effect, Event, Kept, Mark, RunId, Seat, Tenure, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, Found, Reading, Swap};
 use crate::types::Timestamp;
 
@@ -22,9 +22,17 @@ use crate::types::Timestamp;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The same after one that was refused: somebody has to do something first.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// The version of the seat that was seen is kept again so often at most.
+const KEPT_EVERY: Duration = Duration::from_secs(5);
 /// How long whoever leads with a standby in sync does so for others that cannot look: nobody but that standby follows
 /// it, and it says so.
 const IN_SYNC: Duration = Duration::from_secs(3_600);
+
+/// What to do about an etcd that is not believed.
+const DOUBTED: &str = "This member does not take the lead. Start the etcd that knows more; if there is none, say \
+     coordinator takeover --after-loss --term TERM, with the term that coordinator members shows. If that shows none, \
+     stop all members, wait for the longest lease of a session, remove the directory of the cluster below each data \
+     directory, and start them";
 
 /// What the owner of an election says to it.
 #[derive(Debug)]
@@ -78,6 +86,8 @@ enum Answer {
     Swap(Swap),
     /// To a read, and when it was asked.
     Reading(Reading, Timestamp),
+    /// By another etcd than the one that is believed, which was not asked to swap.
+    Elsewhere,
 }
 
 /// A call under way.
@@ -107,14 +117,14 @@ pub(super) struct Driver {
     pub(super) vital: Until,
     /// How long things take.
     pub(super) timing: Timing,
-    /// The cluster of etcds, once one has answered: another one is another arbiter.
-    pub(super) cluster: Option<u64>,
     /// Who leads, as the seat said last.
     pub(super) seen: Option<Leader>,
     /// How this one stands, for its owner.
     pub(super) standing: watch::Sender<Standing>,
     /// What the next process is to know.
     pub(super) keeps: watch::Sender<Kept>,
+    /// When that was said last.
+    pub(super) kept: Instant,
     /// Which standby is in sync with it.
     pub(super) in_sync: watch::Sender<Option<RunId>>,
     /// Until when a leader may decide.
@@ -127,6 +137,8 @@ pub(super) struct Driver {
     pub(super) version: Version,
     /// Whether the arbiter was said to know less than this member.
     pub(super) is_doubted: bool,
+    /// The arbiter that was said to answer instead of the one that is believed.
+    pub(super) other: Option<Arbiter>,
     /// The swap that said last that the arbiter was set back.
     pub(super) set_back: Mark,
     /// Those who wait for an answer to a read.
@@ -154,11 +166,13 @@ impl Driver {
                     Some(Order::End) | None => return Ending::AtOnce,
                 },
                 answer = answer_of(swap.as_mut().map(|swap| &mut swap.call)) => {
-                    answered = true;
+                    answered = !matches!(answer, Answer::Elsewhere);
                     let event = self.swapped(answer);
                     if let Some(swap) = swap.as_mut() && event.is_none() {
-                        // By another etcd than before, perhaps: the right one has yet to answer.
-                        swap.call = self.swap(swap.expected, &swap.seat, PAUSE_AFTER_REFUSAL);
+                        let pause = if answered { PAUSE_AFTER_REFUSAL } else { PAUSE };
+                        swap.call = self.swap(swap.expected, &swap.seat, pause);
+                        // Who answers there, and what it has, is for the member to judge.
+                        read.get_or_insert_with(|| self.read());
                     } else {
                         swap = None;
                     }
@@ -175,24 +189,9 @@ impl Driver {
                 _ = ticks.tick() => self.vital.is_ahead().then_some(Event::Tick),
             };
             let view = self.pledge.turn(event.as_ref());
-            self.doubt(view.is_doubted);
-            if answered && !self.is_doubted {
-                self.heard.move_to(BootClock.now().after(self.timing.lease));
-            }
-            // Before anybody hears how it stands, and before anything is sent that ends it.
-            match view.leads {
-                Some(term) => self.until.move_for(term, view.decides_until),
-                None => self.until.move_to(view.decides_until),
-            }
-            self.in_sync.send_if_modified(|now| mem::replace(now, view.in_sync) != view.in_sync);
+            self.show(&view, answered);
             let View { effects, keeps, awaits, leads, is_behind, is_stopping, .. } = view;
-            self.keeps.send_if_modified(|kept| {
-                let is_news = (kept.run, kept.term) != (keeps.run, keeps.term);
-                if is_news {
-                    *kept = keeps;
-                }
-                is_news
-            });
+            self.keep(keeps);
             for effect in effects {
                 match effect {
                     Effect::Swap { expected, seat } => {
@@ -216,6 +215,39 @@ impl Driver {
         }
     }
 
+    /// Shows what a step has changed, before anybody hears how it stands, and before anything is sent that ends it.
+    fn show(&mut self, view: &View, answered: bool) {
+        if let Some(arbiter) = view.arbiter {
+            self.etcd.believed().move_to(arbiter.0);
+        }
+        self.doubt(view.is_doubted, view.other_arbiter);
+        if answered && !self.is_doubted {
+            self.heard.move_to(BootClock.now().after(self.timing.lease));
+        }
+        match view.leads {
+            Some(term) => self.until.move_for(term, view.decides_until),
+            None => self.until.move_to(view.decides_until),
+        }
+        self.in_sync.send_if_modified(|now| mem::replace(now, view.in_sync) != view.in_sync);
+    }
+
+    /// Says what the next process is to know: at once, or, of the version alone, now and then.
+    fn keep(&mut self, keeps: Kept) {
+        let is_due = self.kept.elapsed() >= KEPT_EVERY;
+        let is_news = self.keeps.send_if_modified(|kept| {
+            let is_other =
+                (kept.run, kept.term, kept.arbiter) != (keeps.run, keeps.term, keeps.arbiter);
+            let is_news = is_other || is_due && *kept != keeps;
+            if is_news {
+                *kept = keeps;
+            }
+            is_news
+        });
+        if is_news {
+            self.kept = Instant::now();
+        }
+    }
+
     /// A swap, again and again until there is an answer.
     fn swap(&self, expected: Version, seat: &Seat, delay: Duration) -> Call {
         let (etcd, key) = (Arc::clone(&self.etcd), Arc::clone(&self.key));
@@ -225,19 +257,20 @@ impl Driver {
             loop {
                 match etcd.swap(&key, expected.0, value.clone()).await {
                     Ok(swap) => return Answer::Swap(swap),
+                    Err(EtcdError::Other { .. }) => return Answer::Elsewhere,
                     Err(error) => pause_after(&error, "written").await,
                 }
             }
         })
     }
 
-    /// A read, again and again until there is an answer.
+    /// A read, again and again until there is an answer, whoever gives it.
     fn read(&self) -> Call {
         let (etcd, key) = (Arc::clone(&self.etcd), Arc::clone(&self.key));
         Box::pin(async move {
             loop {
                 let asked = BootClock.now();
-                match etcd.read(&key).await {
+                match etcd.read_anybodys(&key).await {
                     Ok(reading) => return Answer::Reading(reading, asked),
                     Err(error) => pause_after(&error, "read").await,
                 }
@@ -247,28 +280,26 @@ impl Driver {
 
     fn swapped(&mut self, answer: Answer) -> Option<Event> {
         match answer {
-            Answer::Swap(Swap::Done { cluster, revision }) => {
-                self.is_known(cluster).then_some(Event::Swapped { version: Version(revision) })
+            Answer::Swap(Swap::Done { revision, .. }) => {
+                Some(Event::Swapped { version: Version(revision) })
             }
             Answer::Swap(Swap::Refused(reading)) => {
                 let (version, seat) = self.understood(reading)?;
                 Some(Event::Refused { version, seat })
             }
-            Answer::Reading(..) => None,
+            Answer::Reading(..) | Answer::Elsewhere => None,
         }
     }
 
     fn was_read(&mut self, answer: Answer) -> Option<Event> {
         let Answer::Reading(reading, asked) = answer else { return None };
+        let arbiter = Arbiter(reading.cluster);
         let (version, seat) = self.understood(reading)?;
-        Some(Event::Read { version, seat, asked })
+        Some(Event::Read { arbiter, version, seat, asked })
     }
 
-    /// The seat that a reading shows; none if it is none, or another arbiter's.
+    /// The seat that a reading shows; none if it is none.
     fn understood(&mut self, reading: Reading) -> Option<(Version, Option<Seat>)> {
-        if !self.is_known(reading.cluster) {
-            return None;
-        }
         let Some(Found { revision, value }) = reading.found else {
             return Some((Version(0), None));
         };
@@ -280,6 +311,11 @@ impl Driver {
             );
             return None;
         };
+        let is_anothers = self.etcd.believed().cluster().is_some_and(|it| it != reading.cluster);
+        if is_anothers && seat.gap.instead_of.map(|it| it.0) != self.etcd.believed().cluster() {
+            // Whoever leads by what another etcd says is nobody to send clients to.
+            return Some((Version(revision), Some(seat)));
+        }
         let Author { name, address, peer } = author;
         let leads = seat.tenure == Tenure::Held;
         if self.version != Version(revision) || seat.standby.is_some() {
@@ -309,18 +345,6 @@ impl Driver {
         );
     }
 
-    /// Whether it is the etcd that has answered before.
-    fn is_known(&mut self, cluster: u64) -> bool {
-        let known = *self.cluster.get_or_insert(cluster);
-        if known != cluster {
-            error!(
-                "cluster: another etcd answers than before (its cluster id is {cluster:x}, and was \
-                 {known:x}): was it set up anew? nothing that it says is believed"
-            );
-        }
-        known == cluster
-    }
-
     /// Tells people and the owner what has changed.
     fn tell(&self, effect: &Effect) {
         match *effect {
@@ -339,21 +363,24 @@ impl Driver {
         }
     }
 
-    /// Says it once if the arbiter knows less than this member: nobody here leads as long as that is so.
-    fn doubt(&mut self, is_doubted: bool) {
-        if mem::replace(&mut self.is_doubted, is_doubted) == is_doubted {
+    /// Says it once if the arbiter knows less than this member, or is another: nobody here takes the lead as long as
+    /// that is so.
+    fn doubt(&mut self, is_doubted: bool, other: Option<Arbiter>) {
+        let before = mem::replace(&mut self.is_doubted, is_doubted);
+        if mem::replace(&mut self.other, other) == other && before == is_doubted {
             return;
         }
-        if is_doubted {
-            error!(
+        let known = self.etcd.believed().cluster().unwrap_or_default();
+        match other {
+            Some(Arbiter(other)) => error!(
+                "cluster: another etcd answers than before (its cluster id is {other:x}, and was {known:x}): is one of \
+                 --etcd another, or was it set up anew, or restored from a backup? {DOUBTED}"
+            ),
+            None if is_doubted => error!(
                 "cluster: etcd knows less of this cluster than this member has heard: was its data deleted, or \
-                 restored from a backup? This member does not take the lead. Start the etcd that knows more; if \
-                 there is none, say coordinator takeover --after-loss --term TERM, with the term that coordinator \
-                 members shows. If that shows none, stop all members, wait for the longest lease of a session, remove \
-                 the directory of the cluster below each data directory, and start them"
-            );
-        } else {
-            info!("cluster: etcd knows what this member has heard");
+                 restored from a backup? {DOUBTED}"
+            ),
+            None => info!("cluster: etcd knows what this member has heard"),
         }
     }
 

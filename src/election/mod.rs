@@ -25,6 +25,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use self::driver::{Askers, Driver, Ending, Order};
 pub(crate) use self::pledge::{Pledge, Tenure};
@@ -33,7 +34,7 @@ pub(crate) use self::record::{decode_kept, encode_kept};
 use self::roll::Registrar;
 pub use self::roll::{MemberEntry, NotLost, Roll};
 use crate::clock::{BootClock, Clock, Until};
-use crate::cluster::{Event, Kept, Mark, Member, Table, Timing, Version};
+use crate::cluster::{Arbiter, Event, Kept, Mark, Member, RunId, Table, Timing, Version};
 use crate::etcd::{Etcd, EtcdError, EtcdOptions};
 use crate::types::Timestamp;
 
@@ -192,12 +193,13 @@ impl Election {
         vital.move_to(FOR_EVER);
         let process = u128::from_le_bytes(process);
         let enrolled = standing.clone();
-        let member = Member::new(kept, process, timing);
+        let member = Member::new(Some(remembered(kept, process, &etcd)), process, timing);
         let (keeps_in, keeps) = watch::channel(member.keeps());
         let (in_sync_in, in_sync) = watch::channel(None);
         let pledge = Pledge::new(member);
         let registrar =
-            Registrar::new(Arc::clone(&etcd), &cluster, &author, process, pledge.clone());
+            Registrar::new(Arc::clone(&etcd), &cluster, &author, process, pledge.clone())
+                .until(until.clone());
         let driver = Driver {
             pledge: pledge.clone(),
             in_sync: in_sync_in,
@@ -207,7 +209,8 @@ impl Election {
             key: cluster.seat().into(),
             author,
             timing,
-            cluster: None,
+            kept: Instant::now(),
+            other: None,
             seen: None,
             standing: standing_in,
             until: until.clone(),
@@ -293,15 +296,16 @@ impl Election {
     }
 
     /// What has to be kept for the next process in the same data directory, before anything is decided in the
-    /// term that it tells of. It changes with the terms, and not with every beat.
+    /// term that it tells of. It changes with the terms, and every few seconds, and not with every beat.
     pub fn keeps(&self) -> watch::Receiver<Kept> {
         self.keeps.clone()
     }
 
     /// An operator says that leader and standby of this version of the seat are lost.
     pub async fn lost(&self, version: Version) {
+        let Some(arbiter) = self.pledge.arbiter() else { return };
         // If it has ended, nobody needs to hear it.
-        let _ = self.orders.send(Order::Hear(Event::Lost { version })).await;
+        let _ = self.orders.send(Order::Hear(Event::Lost { arbiter, version })).await;
     }
 
     /// Resigns, if it leads, and takes part no more. Nothing may be decided from here on. To be given up
@@ -310,6 +314,14 @@ impl Election {
         let _ = self.orders.send(Order::Hear(Event::Stop)).await;
         self.orders.closed().await;
     }
+}
+
+/// What a member begins with. Whoever has agreed with others on an etcd believes no other one that answers first.
+fn remembered(kept: Option<Kept>, process: u128, etcd: &Etcd) -> Kept {
+    let run = RunId(Mark { process, attempt: 0 });
+    let kept = kept.unwrap_or(Kept { run, term: 0, version: Version(0), arbiter: None });
+    let believed = etcd.believed().cluster().map(Arbiter);
+    Kept { arbiter: kept.arbiter.or(believed), ..kept }
 }
 
 /// Has the arbiter asked.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::FOR_EVER;
 use crate::clock::{BootClock, Clock};
-use crate::cluster::{Effect, Event, Gap, Kept, Member, RunId};
+use crate::cluster::{Arbiter, Effect, Event, Gap, Kept, Member, RunId};
 use crate::types::Timestamp;
 
 /// A member that is spoken to by whoever decides.
@@ -55,6 +55,10 @@ pub(super) struct View {
     pub(super) in_sync: Option<RunId>,
     /// Whether the arbiter knows less than it does.
     pub(super) is_doubted: bool,
+    /// The arbiter that it believes.
+    pub(super) arbiter: Option<Arbiter>,
+    /// Another one that has answered instead.
+    pub(super) other_arbiter: Option<Arbiter>,
     /// Whether the seat that it says is one of the past.
     pub(super) is_behind: bool,
     /// Whether it was told to stop.
@@ -77,7 +81,8 @@ impl Pledge {
         let timing = Timing { lease, silence: std::time::Duration::from_secs(20) };
         let pledge = Self::new(Member::new(None, 1, timing));
         let asked = BootClock.now();
-        pledge.hear(&Event::Read { version: Version(0), seat: None, asked });
+        let (arbiter, version) = (Arbiter(1), Version(0));
+        pledge.hear(&Event::Read { arbiter, version, seat: None, asked });
         pledge.hear(&Event::Swapped { version: Version(1) });
         assert_eq!(pledge.leads(), Some(1));
         pledge
@@ -94,7 +99,7 @@ impl Pledge {
         let (lease, tenure) = (Timing::default().lease, Tenure::Held);
         let seat = Seat { term, leader, tenure, standby, lease, gap: Gap::default(), mark };
         let (version, asked) = (Version(1), BootClock.now());
-        pledge.hear(&Event::Read { version, seat: Some(seat), asked });
+        pledge.hear(&Event::Read { arbiter: Arbiter(1), version, seat: Some(seat), asked });
         pledge
     }
 
@@ -105,7 +110,7 @@ impl Pledge {
         let inner = self.lock();
         let (version, seat) = (inner.member.keeps().version, inner.member.seat());
         drop(inner);
-        self.hear(&Event::Read { version, seat, asked });
+        self.hear(&Event::Read { arbiter: Arbiter(1), version, seat, asked });
         self.lock().member.awaits().is_some()
     }
 
@@ -195,6 +200,11 @@ impl Pledge {
         inner.member.leads().is_none().then(|| inner.member.keeps())
     }
 
+    /// The arbiter that it believes; none: none has answered yet.
+    pub(super) fn arbiter(&self) -> Option<Arbiter> {
+        self.lock().member.arbiter()
+    }
+
     /// What has to be kept before anything is acknowledged or said.
     pub(crate) fn keeps(&self) -> Kept {
         self.lock().member.keeps()
@@ -238,6 +248,8 @@ impl Pledge {
             leads: member.leads(),
             in_sync,
             is_doubted: member.doubts_arbiter(),
+            arbiter: member.arbiter(),
+            other_arbiter: member.other_arbiter(),
             is_behind: member.arbiter_is_behind().is_some(),
             is_stopping: member.is_stopping(),
         }

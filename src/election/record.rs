@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Gap, Kept, Mark, RunId, Seat, Tenure, Version};
+use crate::cluster::{Arbiter, Gap, Kept, Mark, RunId, Seat, Tenure, Version};
 use crate::types::Epoch;
 
 /// The version of this text. Another one is understood by nobody here.
@@ -48,6 +48,9 @@ struct Record {
     /// What was left in earlier terms is older than what was said: etcd was set back.
     #[serde(default)]
     since: u64,
+    /// The id of the etcd in place of which this one decides, as an operator has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instead_of: Option<u64>,
     /// The run that is in sync with it.
     standby: Option<String>,
     /// How long others wait for it.
@@ -69,6 +72,7 @@ pub(super) fn encode(seat: &Seat, author: &Author) -> Vec<u8> {
         set_back: seat.tenure == Tenure::SetBack,
         forgotten: seat.gap.epoch.number(),
         since: seat.gap.term,
+        instead_of: seat.gap.instead_of.map(|it| it.0),
         standby: seat.standby.map(|run| text(run.0)),
         lease_ms: u64::try_from(seat.lease.as_millis()).unwrap_or(u64::MAX),
         mark: text(seat.mark),
@@ -94,7 +98,11 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Seat, Author)> {
             (true, false) => Tenure::Resigned,
             (false, false) => Tenure::Held,
         },
-        gap: Gap { epoch: Epoch::new(record.forgotten), term: record.since },
+        gap: Gap {
+            epoch: Epoch::new(record.forgotten),
+            term: record.since,
+            instead_of: record.instead_of.map(Arbiter),
+        },
         standby,
         lease: Duration::from_millis(record.lease_ms),
         mark: mark(&record.mark)?,
@@ -115,14 +123,17 @@ struct KeptRecord {
     term: u64,
     /// The highest version of the seat, when that was.
     version: u64,
+    /// The id of the etcd that has it.
+    #[serde(default)]
+    arbiter: Option<u64>,
 }
 
 /// What is kept at a place, as text.
 pub(crate) fn encode_kept(kept: &Kept, place: &str) -> Vec<u8> {
-    let Kept { run, term, version } = kept;
+    let Kept { run, term, version, arbiter } = kept;
     let (run, term, version) = (text(run.0), *term, version.0);
-    let place = place.to_owned();
-    let record = KeptRecord { format: FORMAT, place, run, term, version };
+    let (place, arbiter) = (place.to_owned(), arbiter.map(|it| it.0));
+    let record = KeptRecord { format: FORMAT, place, run, term, version, arbiter };
     serde_json::to_vec(&record).unwrap_or_default()
 }
 
@@ -130,11 +141,11 @@ pub(crate) fn encode_kept(kept: &Kept, place: &str) -> Vec<u8> {
 /// it was kept it is about the run `other`: who was kept there may still live there.
 pub(crate) fn decode_kept(bytes: &[u8], place: Option<&str>, other: RunId) -> Option<Kept> {
     let record: KeptRecord = serde_json::from_slice(bytes).ok()?;
-    let KeptRecord { format: FORMAT, place: kept, run, term, version } = record else {
+    let KeptRecord { format: FORMAT, place: kept, run, term, version, arbiter } = record else {
         return None;
     };
     let run = if place == Some(&kept) { RunId(mark(&run)?) } else { other };
-    Some(Kept { run, term, version: Version(version) })
+    Some(Kept { run, term, version: Version(version), arbiter: arbiter.map(Arbiter) })
 }
 
 pub(super) fn text(mark: Mark) -> String {
@@ -173,8 +184,9 @@ mod tests {
     fn a_seat_is_read_as_it_was_written_and_by_people() {
         let author = author("10.0.0.7:5625");
         let alone = Seat { standby: None, tenure: Tenure::Resigned, ..seat() };
-        let set_back =
-            Seat { tenure: Tenure::SetBack, gap: Gap { epoch: Epoch::new(9), term: 7 }, ..seat() };
+        let instead_of = Some(Arbiter(u64::MAX));
+        let gap = Gap { epoch: Epoch::new(9), term: 7, instead_of };
+        let set_back = Seat { tenure: Tenure::SetBack, gap, ..seat() };
         for seat in [seat(), alone, set_back] {
             assert_eq!(decode(&encode(&seat, &author)), Some((seat, author.clone())));
         }
@@ -184,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_read_as_it_was_written_and_nothing_else_is() {
-        let kept = Kept { run: seat().leader, term: 7, version: Version(99) };
+        let arbiter = Some(Arbiter(u64::MAX));
+        let kept = Kept { run: seat().leader, term: 7, version: Version(99), arbiter };
         let bytes = encode_kept(&kept, "here");
         let fresh = RunId(Mark { process: 5, attempt: 0 });
         assert_eq!(decode_kept(&bytes, Some("here"), fresh), Some(kept));

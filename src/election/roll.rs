@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::pledge::Pledge;
 use super::record::{Author, decode, text};
 use super::{ClusterName, Leader, Standing};
-use crate::cluster::{Event, RunId, Seat, Tenure, Version};
+use crate::clock::Until;
+use crate::cluster::{Arbiter, Event, RunId, Seat, Tenure, Version};
 use crate::etcd::{Etcd, EtcdError, EtcdOptions, Found, Step};
 
 /// How often an entry is written anew.
@@ -126,6 +127,9 @@ pub enum NotLost {
     /// Nobody has ever led.
     #[error("nobody has led this cluster yet")]
     NeverLed,
+    /// The seat is none.
+    #[error("the seat was written by no coordinator of this version, and cannot be read")]
+    Unreadable,
 }
 
 /// Who takes part in a cluster, and who leads it.
@@ -136,6 +140,8 @@ pub struct Roll {
     pub leader: Option<Leader>,
     /// The term of the seat, whether or not somebody leads.
     pub term: Option<u64>,
+    /// Whether the seat was written by a coordinator of this version, if there is one.
+    pub is_readable: bool,
     /// Whether members that live have heard more than etcd knows, and nobody leads: an operator decides.
     pub is_forgetful: bool,
     /// Whether a standby has acknowledged all that was ever said.
@@ -158,8 +164,9 @@ impl Roll {
     /// Outside of a tokio runtime.
     pub async fn read(cluster: &ClusterName, etcd: EtcdOptions) -> Result<Self, EtcdError> {
         let etcd = Etcd::new(etcd)?;
-        let seat = etcd.read(&cluster.seat()).await?.found;
-        let seat = seat.and_then(|found| decode(&found.value));
+        let found = etcd.read(&cluster.seat()).await?.found;
+        let seat = found.as_ref().and_then(|found| decode(&found.value));
+        let is_readable = found.is_none() || seat.is_some();
         let standby = seat.as_ref().and_then(|(seat, _)| seat.standby).map(|run| text(run.0));
         let is_set_back = |(seat, _): &&(Seat, Author)| seat.tenure == Tenure::SetBack;
         let set_back = seat.as_ref().filter(is_set_back).map(|(seat, _)| seat.term);
@@ -189,7 +196,7 @@ impl Roll {
             MemberEntry { in_sync, behind: behind.map(|(_, behind)| *behind), ..member }
         });
         let (members, in_sync) = (members.collect(), standby.is_some() && !is_forgetful);
-        Ok(Self { leader, term, is_forgetful, in_sync, set_back, members })
+        Ok(Self { leader, term, is_readable, is_forgetful, in_sync, set_back, members })
     }
 
     /// Where clients find who was handed the lead, or has it by now; none: the leader has resigned, or nobody
@@ -232,8 +239,9 @@ impl Roll {
         term: u64,
     ) -> Result<(), NotLost> {
         let etcd = Etcd::new(etcd)?;
+        etcd.agree().await?;
         let found = etcd.read(&cluster.seat()).await?.found.ok_or(NotLost::NeverLed)?;
-        let (seat, _) = decode(&found.value).ok_or(NotLost::NeverLed)?;
+        let (seat, _) = decode(&found.value).ok_or(NotLost::Unreadable)?;
         if seat.term != term {
             return Err(NotLost::OtherTerm { term: seat.term });
         }
@@ -243,7 +251,11 @@ impl Roll {
             let until = began + seat.others_wait() + seat.lease;
             while Instant::now() < until {
                 sleep(LOOK_EVERY).await;
-                let now = etcd.read(&cluster.seat()).await?.found;
+                // One answer that does not come says nothing.
+                let now = match etcd.read(&cluster.seat()).await {
+                    Err(EtcdError::Unavailable(_)) => continue,
+                    now => now?.found,
+                };
                 if now.is_none_or(|now| now.revision != found.revision) {
                     return Err(NotLost::NotInSync);
                 }
@@ -281,7 +293,8 @@ fn leads(
 fn is_forgetful<'a>(entries: impl Iterator<Item = &'a Entry>, now: u64) -> bool {
     let mut knows_more = false;
     for entry in entries.filter(|it| now.saturating_sub(it.written) <= SILENT_AFTER.as_secs()) {
-        if entry.leads.is_some() && !entry.knows_more {
+        // A pair in sync leads whatever etcd says.
+        if entry.leads.is_some() {
             return false;
         }
         knows_more |= entry.knows_more;
@@ -349,6 +362,8 @@ pub(super) struct Registrar {
     namesake_seen: Option<Instant>,
     /// The processes of which the log was told last that they have its name, or its address.
     told: [String; 2],
+    /// Until when it may decide, if it leads.
+    until: Until,
 }
 
 impl Registrar {
@@ -374,8 +389,13 @@ impl Registrar {
             namesake: None,
         };
         let (name, members, lost) = (author.name.clone(), prefix(cluster), lost(cluster));
-        let (namesake_seen, told) = (None, Default::default());
-        Self { etcd, key, entry, name, members, lost, pledge, namesake_seen, told }
+        let (namesake_seen, told, until) = (None, Default::default(), Until::default());
+        Self { etcd, key, entry, name, members, lost, pledge, namesake_seen, told, until }
+    }
+
+    /// The same of one that may decide until then, if it leads.
+    pub(super) fn until(self, until: Until) -> Self {
+        Self { until, ..self }
     }
 
     /// Writes now and then, and when it stands otherwise, until it is dropped.
@@ -386,9 +406,10 @@ impl Registrar {
     ) {
         self.warn_of_namesake().await;
         loop {
+            // Whoever may decide nothing leads by name only.
             let leads = match *standing.borrow_and_update() {
-                Standing::Leads { term, .. } => Some(term),
-                Standing::StandsBy { .. } => None,
+                Standing::Leads { term, .. } if self.until.is_ahead() => Some(term),
+                Standing::Leads { .. } | Standing::StandsBy { .. } => None,
             };
             let standby = *in_sync.borrow_and_update();
             let now = now();
@@ -401,8 +422,9 @@ impl Registrar {
             self.entry.followers = followers.map(|(run, behind)| (text(run.0), behind)).collect();
             self.entry.knows_more = self.pledge.doubts_arbiter();
             let value = serde_json::to_vec(&self.entry).unwrap_or_default();
+            // Also into another etcd that answers instead: an operator who looks there is to see who lives, and who leads.
             // If it cannot be written, the election says so.
-            let _ = self.etcd.put(&self.key, value).await;
+            let _ = self.etcd.put_anybodys(&self.key, value).await;
             self.name_standby(standby).await;
             // Also when another leads: that is told at once, though nothing of it is written here.
             let changed = async {
@@ -433,10 +455,11 @@ impl Registrar {
 
     /// Looks whether an operator says that leader and standby are lost. It counts for one version of the seat.
     async fn hear_of_loss(&self) {
-        let Ok(reading) = self.etcd.read(&self.lost).await else { return };
+        let Ok(reading) = self.etcd.read_anybodys(&self.lost).await else { return };
+        let arbiter = Arbiter(reading.cluster);
         let value = reading.found.map(|found| found.value).unwrap_or_default();
         if let Some(version) = str::from_utf8(&value).ok().and_then(|text| text.parse().ok()) {
-            self.pledge.hear(&Event::Lost { version: Version(version) });
+            self.pledge.hear(&Event::Lost { arbiter, version: Version(version) });
         }
     }
 

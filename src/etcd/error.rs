@@ -34,6 +34,35 @@ pub enum EtcdError {
     /// No endpoint has answered. What was asked may have been done nevertheless.
     #[error("no etcd has answered: {0}")]
     Unavailable(Attempts),
+    /// Only another cluster of etcds answers than the one that is believed. Nothing was asked of it that changes
+    /// something.
+    #[error(
+        "another etcd answers than before (its cluster id is {other:x}, and was {known:x}): {attempts}"
+    )]
+    Other {
+        /// The one that is believed.
+        known: u64,
+        /// The one that answers.
+        other: u64,
+        /// What was tried.
+        attempts: Attempts,
+    },
+    /// The endpoints are of different etcds.
+    #[error("the endpoints are of several etcds, and have to be of one: {0}")]
+    Several(Attempts),
+    /// Too few have said whose they are.
+    #[error(
+        "{answered} of {count} etcd endpoints have said whose they are. The first time more than half have to, for \
+         there could be another etcd among them; leave out what is gone: {attempts}"
+    )]
+    TooFew {
+        /// How many have.
+        answered: usize,
+        /// How many there are.
+        count: usize,
+        /// What came of the others.
+        attempts: Attempts,
+    },
     /// Etcd says no, and any other of its members would.
     #[error("etcd at {endpoint} refused: {message}{}", hint(message))]
     Refused {
@@ -82,6 +111,12 @@ fn hint(message: &str) -> &'static str {
     } else {
         ""
     }
+}
+
+/// What an endpoint has refused.
+pub(super) fn refusal(endpoint: &str, status: &Status) -> EtcdError {
+    let message = status.message().trim_start_matches("etcdserver: ").to_owned();
+    EtcdError::Refused { endpoint: endpoint.to_owned(), message }
 }
 
 /// Whether another member of etcd might say something else.

@@ -27,7 +27,7 @@ pub(super) struct KeyValue {
     pub(super) value: Vec<u8>,
 }
 
-/// A question for keys. It is linearizable, for `serializable` is left out.
+/// A question for keys.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct RangeRequest {
     /// The first key.
@@ -39,6 +39,9 @@ pub(super) struct RangeRequest {
     /// How many keys at most.
     #[prost(int64, tag = "3")]
     pub(super) limit: i64,
+    /// Whether the one that is asked answers by itself. Else it is linearizable.
+    #[prost(bool, tag = "7")]
+    pub(super) serializable: bool,
 }
 
 /// The answer.
@@ -204,4 +207,28 @@ pub(super) struct AuthenticateResponse {
     /// What later calls show.
     #[prost(string, tag = "2")]
     pub(super) token: String,
+}
+
+/// An answer that says whose it is.
+pub(super) trait Headed {
+    /// What it begins with.
+    fn header(&self) -> Option<&ResponseHeader>;
+}
+
+impl Headed for RangeResponse {
+    fn header(&self) -> Option<&ResponseHeader> {
+        self.header.as_ref()
+    }
+}
+
+impl Headed for PutResponse {
+    fn header(&self) -> Option<&ResponseHeader> {
+        self.header.as_ref()
+    }
+}
+
+impl Headed for TxnResponse {
+    fn header(&self) -> Option<&ResponseHeader> {
+        self.header.as_ref()
+    }
 }

@@ -8,11 +8,16 @@
 //! A change that was repeated at another endpoint may be executed twice. [`Etcd::swap`] compares, so the second
 //! time it is refused; what is put has to tell whose it is.
 //!
+//! *All endpoints are of one etcd*, which every answer names (rule H8). Those of another are passed over as if they were
+//! dead. What changes something is asked of nobody who has yet to say whose it is.
+//!
 //! Invariants, as absences:
 //! - Nothing here knows what the values mean.
 //! - No lease of etcd is used, and no watch: members were seen to acknowledge what was gone.
 //! - No call is without a bound.
 
+mod belief;
+mod channel;
 mod error;
 mod messages;
 
@@ -25,16 +30,17 @@ use http_types::uri::PathAndQuery;
 use tokio::time::{Instant, timeout};
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+pub use self::belief::Believed;
+use self::channel::{Member, member};
 pub use self::error::{Attempts, EtcdError};
-use self::error::{cause, is_final, wants_proof};
+use self::error::{cause, is_final, refusal, wants_proof};
 use self::messages::{
-    AuthenticateRequest, AuthenticateResponse, COMPARE_MOD, Compare, DeleteRangeRequest, KeyValue,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TargetUnion,
-    TxnRequest, TxnResponse,
+    AuthenticateRequest, AuthenticateResponse, COMPARE_MOD, Compare, DeleteRangeRequest, Headed,
+    KeyValue, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader,
+    TargetUnion, TxnRequest, TxnResponse,
 };
 
 /// More endpoints than this are a mistake.
@@ -43,8 +49,6 @@ pub const ETCD_ENDPOINTS_MAX: usize = 16;
 pub const ETCD_KEYS_MAX: usize = 1_000;
 /// An answer may have so many bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// A connection that is silent for so long is looked at, and is given half of that to answer.
-const PING_AFTER: Duration = Duration::from_secs(2);
 /// How often the time for an answer is doubled at most: sixteen times as long.
 const DOUBLINGS_MAX: u32 = 4;
 
@@ -66,6 +70,8 @@ pub struct EtcdOptions {
     pub user: Option<(String, String)>,
     /// How long an endpoint has for an answer.
     pub patience: Duration,
+    /// The cluster of etcds that is believed; clones share it.
+    pub believed: Believed,
 }
 
 impl fmt::Debug for EtcdOptions {
@@ -150,6 +156,23 @@ pub fn behind(prefix: &str) -> String {
     end
 }
 
+/// Who may answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The etcd that is believed.
+    Believed,
+    /// Another one, too, if that one does not.
+    Anybodys,
+}
+
+/// What an endpoint said.
+enum Said<A> {
+    /// It is of the etcd that is believed.
+    Believed(A),
+    /// It is of another one, with this id.
+    Other(u64),
+}
+
 /// What became of a call.
 #[derive(Clone, Copy)]
 enum Waited {
@@ -159,20 +182,14 @@ enum Waited {
     InVain,
 }
 
-/// One endpoint.
-struct Member {
-    /// Its address, for people.
-    name: String,
-    /// The connection, made when it is needed, and again when it broke.
-    channel: Channel,
-}
-
 /// A client of etcd.
 pub struct Etcd {
     /// The endpoints, as given.
     members: Vec<Member>,
     /// The one that answered last.
     latest: AtomicUsize,
+    /// The cluster of etcds that is believed.
+    believed: Believed,
     /// The name and the password of the user.
     user: Option<(String, String)>,
     /// The proof that etcd gave for them, if it did.
@@ -209,6 +226,7 @@ impl Etcd {
         Ok(Self {
             members: members.collect::<Result<_, _>>()?,
             latest: AtomicUsize::new(0),
+            believed: options.believed,
             user: options.user,
             token: Mutex::new(None),
             patience: options.patience,
@@ -233,14 +251,32 @@ impl Etcd {
         self.doublings.store(next, Ordering::Relaxed);
     }
 
+    /// The cluster of etcds that is believed, for whoever has to move it.
+    pub fn believed(&self) -> &Believed {
+        &self.believed
+    }
+
     /// What a key holds, as a majority says.
     ///
     /// # Errors
     ///
     /// If no endpoint answers, or one refuses.
     pub async fn read(&self, key: &str) -> Result<Reading, EtcdError> {
+        self.read_of(key, Whose::Believed).await
+    }
+
+    /// The same; if only another etcd answers than the one that is believed, that one's.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint answers, or one refuses.
+    pub async fn read_anybodys(&self, key: &str) -> Result<Reading, EtcdError> {
+        self.read_of(key, Whose::Anybodys).await
+    }
+
+    async fn read_of(&self, key: &str, whose: Whose) -> Result<Reading, EtcdError> {
         let request = RangeRequest { key: key.into(), limit: 1, ..RangeRequest::default() };
-        let (endpoint, answer): (_, RangeResponse) = self.call(RANGE, request).await?;
+        let (endpoint, answer): (_, RangeResponse) = self.call(RANGE, request, whose).await?;
         let cluster = self.cluster(endpoint, answer.header.as_ref())?;
         Ok(Reading { cluster, found: answer.kvs.into_iter().next().map(Found::from) })
     }
@@ -266,8 +302,9 @@ impl Etcd {
         limit: usize,
     ) -> Result<Vec<(String, Found)>, EtcdError> {
         let limit = i64::try_from(limit.clamp(1, ETCD_KEYS_MAX)).unwrap_or(i64::MAX);
-        let request = RangeRequest { key: from.into(), range_end: end.into(), limit };
-        let (_, answer): (_, RangeResponse) = self.call(RANGE, request).await?;
+        let (key, range_end) = (from.into(), end.into());
+        let request = RangeRequest { key, range_end, limit, serializable: false };
+        let (_, answer): (_, RangeResponse) = self.call(RANGE, request, Whose::Believed).await?;
         let named = |it: KeyValue| (String::from_utf8_lossy(&it.key).into_owned(), Found::from(it));
         Ok(answer.kvs.into_iter().map(named).collect())
     }
@@ -278,8 +315,21 @@ impl Etcd {
     ///
     /// If no endpoint answers, or one refuses. It may have been put nevertheless, or will be.
     pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), EtcdError> {
+        self.put_to(key, value, Whose::Believed).await
+    }
+
+    /// The same; if only another etcd answers than the one that is believed, there.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint answers, or one refuses. It may have been put nevertheless, or will be.
+    pub async fn put_anybodys(&self, key: &str, value: Vec<u8>) -> Result<(), EtcdError> {
+        self.put_to(key, value, Whose::Anybodys).await
+    }
+
+    async fn put_to(&self, key: &str, value: Vec<u8>, whose: Whose) -> Result<(), EtcdError> {
         let request = PutRequest { key: key.into(), value };
-        let (_, PutResponse { .. }) = self.call(PUT, request).await?;
+        let (_, PutResponse { .. }) = self.call(PUT, request, whose).await?;
         Ok(())
     }
 
@@ -326,7 +376,7 @@ impl Etcd {
             success: steps.into_iter().map(|it| step(it.into())).collect(),
             failure: failure.into_iter().collect(),
         };
-        let (endpoint, answer): (_, TxnResponse) = self.call(TXN, request).await?;
+        let (endpoint, answer): (_, TxnResponse) = self.call(TXN, request, Whose::Believed).await?;
         let cluster = self.cluster(endpoint, answer.header.as_ref())?;
         if answer.succeeded {
             let revision = answer.header.map_or(0, |header| header.revision);
@@ -350,34 +400,92 @@ impl Etcd {
     }
 
     /// Asks one endpoint after the other, beginning with the one that answered last; who has answered what.
-    async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<(usize, A), EtcdError>
+    async fn call<Q, A>(
+        &self,
+        path: &'static str,
+        request: Q,
+        whose: Whose,
+    ) -> Result<(usize, A), EtcdError>
     where
         Q: prost::Message + Clone + 'static,
-        A: prost::Message + Default + 'static,
+        A: prost::Message + Headed + Default + 'static,
     {
         let (first, count) = (self.latest.load(Ordering::Relaxed), self.members.len());
         let (mut attempts, patience) = (Vec::new(), self.patience());
+        let (mut stranger, mut refused) = (None, None);
         for endpoint in (first..first + count).map(|number| number % count) {
-            let name = &self.members[endpoint].name;
+            let Member { name, said, .. } = &self.members[endpoint];
             let began = Instant::now();
-            match timeout(patience, self.ask(endpoint, path, request.clone())).await {
-                Ok(Ok(answer)) => {
+            match timeout(patience, self.ask_known(endpoint, path, request.clone())).await {
+                Ok(Ok(Said::Believed(answer))) => {
                     self.waited(Waited::For(began.elapsed()));
                     self.latest.store(endpoint, Ordering::Relaxed);
                     return Ok((endpoint, answer));
                 }
-                Ok(Err(status)) if is_final(&status) => {
-                    let message = status.message().trim_start_matches("etcdserver: ").to_owned();
-                    return Err(EtcdError::Refused { endpoint: name.clone(), message });
+                Ok(Ok(Said::Other(id))) => {
+                    attempts.push((name.clone(), format!("its cluster id is {id:x}")));
+                    stranger = stranger.or(Some((endpoint, id)));
                 }
-                Ok(Err(status)) => attempts.push((name.clone(), cause(&status))),
+                Ok(Err(status)) if is_final(&status) => {
+                    // One that has yet to say whose it is may be a stranger.
+                    let refusal = refusal(name, &status);
+                    if self.is_known(endpoint) {
+                        return Err(refusal);
+                    }
+                    refused = refused.or(Some(refusal));
+                }
+                Ok(Err(status)) => {
+                    said.store(0, Ordering::Relaxed);
+                    attempts.push((name.clone(), cause(&status)));
+                }
                 Err(_) => {
+                    said.store(0, Ordering::Relaxed);
                     attempts.push((name.clone(), format!("no answer within {patience:?}")));
                 }
             }
         }
         self.waited(Waited::InVain);
-        Err(EtcdError::Unavailable(Attempts(attempts)))
+        if let Some((endpoint, other)) = stranger {
+            if whose == Whose::Anybodys
+                && let Ok(Ok(answer)) = timeout(patience, self.ask(endpoint, path, request)).await
+            {
+                return Ok((endpoint, answer));
+            }
+            let known = self.believed.cluster().unwrap_or_default();
+            return Err(EtcdError::Other { known, other, attempts: Attempts(attempts) });
+        }
+        Err(refused.unwrap_or(EtcdError::Unavailable(Attempts(attempts))))
+    }
+
+    /// Asks an endpoint, if it is of the etcd that is believed. What changes something is asked of nobody else.
+    async fn ask_known<Q, A>(
+        &self,
+        endpoint: usize,
+        path: &'static str,
+        request: Q,
+    ) -> Result<Said<A>, Status>
+    where
+        Q: prost::Message + Clone + 'static,
+        A: prost::Message + Headed + Default + 'static,
+    {
+        if path != RANGE && !self.is_known(endpoint) {
+            let id = self.id_of(endpoint).await?;
+            if !self.believed.admits(id) {
+                return Ok(Said::Other(id));
+            }
+        }
+        let answer: A = self.ask(endpoint, path, request).await?;
+        let Some(id) = answer.header().map(|it| it.cluster_id) else {
+            return Ok(Said::Believed(answer));
+        };
+        self.members[endpoint].said.store(id, Ordering::Relaxed);
+        Ok(if self.believed.admits(id) { Said::Believed(answer) } else { Said::Other(id) })
+    }
+
+    /// Whether an endpoint has said last that it is of the etcd that is believed.
+    fn is_known(&self, endpoint: usize) -> bool {
+        let said = self.members[endpoint].said.load(Ordering::Relaxed);
+        self.believed.cluster() == Some(said)
     }
 
     /// Asks an endpoint, and proves who asks if that is wanted: once more, if the proof is too old.
@@ -442,51 +550,4 @@ impl From<KeyValue> for Found {
     fn from(it: KeyValue) -> Self {
         Self { revision: it.mod_revision.unsigned_abs(), value: it.value }
     }
-}
-
-/// A channel to one endpoint.
-fn member(url: &str, options: &EtcdOptions) -> Result<Member, EtcdError> {
-    let wrong = |why: &str| EtcdError::Address { url: url.to_owned(), why: why.to_owned() };
-    let is_secure = match url.split_once("://") {
-        Some(("http", _)) => false,
-        Some(("https", _)) => true,
-        Some(_) => return Err(wrong("it begins with neither http:// nor https://")),
-        None => return Err(wrong("it does not begin with http:// or https://")),
-    };
-    let endpoint =
-        Endpoint::from_shared(url.to_owned()).map_err(|error| wrong(&deepest(&error)))?;
-    if endpoint.uri().port().is_none() {
-        return Err(wrong("it has no port"));
-    }
-    let mut endpoint = endpoint
-        .connect_timeout(options.patience * (1 << DOUBLINGS_MAX))
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_AFTER / 2);
-    if is_secure {
-        let certificates = |error| EtcdError::Certificates { why: deepest(&error) };
-        endpoint = endpoint.tls_config(tls(options)).map_err(certificates)?;
-    }
-    Ok(Member { name: url.to_owned(), channel: endpoint.connect_lazy() })
-}
-
-/// Whom to trust, and what to show.
-fn tls(options: &EtcdOptions) -> ClientTlsConfig {
-    let mut tls = ClientTlsConfig::new();
-    if let Some(ca) = &options.ca {
-        tls = tls.ca_certificate(Certificate::from_pem(ca));
-    }
-    if let Some((certificate, key)) = &options.identity {
-        tls = tls.identity(Identity::from_pem(certificate, key));
-    }
-    tls
-}
-
-/// The cause behind all causes.
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coordinator::cluster::Timing;
 use coordinator::election::{Author, ClusterName, ElectionOptions};
-use coordinator::etcd::{ETCD_ENDPOINTS_MAX, EtcdOptions};
+use coordinator::etcd::{Believed, ETCD_ENDPOINTS_MAX, EtcdOptions};
 use coordinator::types::ServerAddress;
 
 use super::values::{Value, duration};
@@ -18,6 +18,8 @@ const LEADER_LEASE_MIN: Duration = Duration::from_secs(1);
 const LEADER_LEASE_MAX: Duration = Duration::from_secs(30);
 /// What an endpoint of etcd has for an answer: an eighth of the lease, and between these.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(150), Duration::from_millis(500)];
+/// The same for a command, which asks once.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
 /// The name of a member has so many bytes at most.
 const MEMBER_NAME_LEN_MAX: usize = 64;
 
@@ -37,7 +39,10 @@ pub(crate) struct MemberName(pub(crate) String);
 impl Value for MemberName {
     fn parse(text: &str) -> Result<Self, String> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-        if (1..=MEMBER_NAME_LEN_MAX).contains(&text.len()) && text.bytes().all(is_plain) {
+        // A directory has its name.
+        let is_directory = text == "." || text == "..";
+        let is_name = text.bytes().all(is_plain) && !is_directory;
+        if (1..=MEMBER_NAME_LEN_MAX).contains(&text.len()) && is_name {
             return Ok(Self(text.to_owned()));
         }
         Err(format!(
@@ -106,11 +111,13 @@ impl Settings {
         let name = self.member_name.as_ref().map_or_else(|| address.clone(), |it| it.0.clone());
         let timing = Timing { lease: self.leader_lease.0, ..Timing::default() };
         let author = Author { name, address, peer: String::new() };
-        let (etcd, peers) = (self.arbiter()?, self.peer_listen);
+        let patience = (self.leader_lease.0 / 8).clamp(PATIENCE[0], PATIENCE[1]);
+        let etcd = EtcdOptions { patience, ..self.arbiter()? };
+        let peers = self.peer_listen;
         Ok(Some(ElectionOptions { cluster, author, etcd, timing, kept: None, peers }))
     }
 
-    /// Where etcd is, and who asks.
+    /// Where etcd is, and who asks: a command, with its patience.
     pub(crate) fn arbiter(&self) -> Result<EtcdOptions, Failure> {
         let identity = self.etcd_cert.as_deref().zip(self.etcd_key.as_deref());
         let identity = identity.map(|(certificate, key)| {
@@ -127,7 +134,8 @@ impl Settings {
             ca: self.etcd_ca.as_deref().map(|file| bytes_of("etcd-ca", file)).transpose()?,
             identity: identity.transpose()?,
             user: user.transpose()?,
-            patience: (self.leader_lease.0 / 8).clamp(PATIENCE[0], PATIENCE[1]),
+            patience: COMMAND_PATIENCE,
+            believed: Believed::default(),
         })
     }
 }
@@ -169,7 +177,7 @@ mod tests {
         for name in ["a", "10.0.0.7:5625", "[::1]:5625", &longest] {
             assert!(MemberName::parse(name).is_ok(), "{name}");
         }
-        for name in ["", "a b", "a/b", "\u{1b}", &format!("{longest}a")] {
+        for name in ["", ".", "..", "a b", "a/b", "\u{1b}", &format!("{longest}a")] {
             assert!(MemberName::parse(name).is_err(), "{name:?}");
         }
     }

@@ -57,6 +57,9 @@ fn as_text(cluster: &str, roll: &Roll, now: SystemTime) -> String {
                 "{cluster}: nobody leads, for etcd has lost who did: start the one that knows more; if there is none, \
                  the logs of the members say what to do\n"
             ),
+            (_, false) if !roll.is_readable => format!(
+                "{cluster}: whether somebody leads cannot be read: what etcd holds was written by no coordinator of this version\n"
+            ),
             (_, false) => format!("{cluster}: nobody leads\n"),
         },
     };

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::judge::{Fault, GRACE, Judge, Record, is_in_grace};
 pub(super) use super::moves::{Journal, Move, Notice};
-use crate::cluster::{Effect, Event, Kept, Member, RunId, Seat, Table, Tenure, Timing, Version};
+use crate::cluster::{
+    Arbiter, Effect, Event, Kept, Member, RunId, Seat, Table, Tenure, Timing, Version,
+};
 use crate::types::{Epoch, Timestamp};
 
 /// Tokens of a term begin here.
@@ -21,6 +23,8 @@ pub(super) const FORGOTTEN: Epoch = Epoch::new(9);
 pub(super) struct Proposal {
     /// Whose it is.
     pub(super) node: usize,
+    /// Of whom it is asked.
+    arbiter: Option<Arbiter>,
     /// What it compares.
     pub(super) expected: Version,
     /// What it puts.
@@ -87,6 +91,8 @@ pub(super) struct Cluster {
     pub(super) nodes: Vec<Node>,
     /// The perfect clock.
     pub(super) now: Timestamp,
+    /// Which arbiter it is.
+    pub(super) arbiter: Arbiter,
     /// How often the seat was changed.
     pub(super) version: Version,
     /// The seat.
@@ -127,6 +133,7 @@ impl Cluster {
         let mut this = Self {
             nodes: Vec::new(),
             now: Timestamp::from_micros(1_000_000),
+            arbiter: Arbiter(1),
             version: Version(0),
             seat: None,
             head: 0,
@@ -174,7 +181,8 @@ impl Cluster {
         for effect in effects {
             match effect {
                 Effect::Swap { expected, seat } => {
-                    self.proposals.push(Proposal { node, expected, seat });
+                    let arbiter = self.nodes[node].member.arbiter();
+                    self.proposals.push(Proposal { node, arbiter, expected, seat });
                 }
                 Effect::Read => self.nodes[node].asking = Some(now),
                 Effect::Lead { term, table } => self.lead(node, term, table)?,
@@ -340,7 +348,15 @@ impl Cluster {
 
     /// A proposal comes to the arbiter; it may come again.
     fn arrive(&mut self, proposal: usize) {
-        let Proposal { node, expected, seat } = self.proposals[proposal].clone();
+        let Proposal { node, arbiter, expected, seat } = self.proposals[proposal].clone();
+        if arbiter != Some(self.arbiter) {
+            // It is not asked, but for what it has.
+            let now = self.time(node);
+            if self.nodes[node].process == seat.mark.process {
+                self.nodes[node].asking.get_or_insert(now);
+            }
+            return;
+        }
         let is_done = expected == self.version;
         if is_done {
             self.version.0 += 1;
@@ -358,7 +374,8 @@ impl Cluster {
 
     fn read(&mut self, node: usize) {
         let Some(asked) = self.nodes[node].asking.take() else { return };
-        let event = Event::Read { version: self.version, seat: self.seat, asked };
+        let (arbiter, version, seat) = (self.arbiter, self.version, self.seat);
+        let event = Event::Read { arbiter, version, seat, asked };
         let process = self.nodes[node].process;
         self.reply(Answer { node, process, attempt: None, event });
     }
@@ -397,7 +414,8 @@ impl Cluster {
         Ok(())
     }
 
-    fn restore(&mut self, version: Version, seat: Option<Seat>) {
+    fn restore(&mut self, arbiter: Arbiter, version: Version, seat: Option<Seat>) {
+        self.arbiter = arbiter;
         (self.version, self.seat) = (version, seat);
         self.head = self.head.min(seat.map_or(0, |seat| seat.term));
         self.judge.restored();
@@ -443,12 +461,12 @@ impl Cluster {
             Move::Stop(node) => self.hear(node, &Event::Stop),
             Move::Ended(node, run) => self.hear(node, &Event::Ended { run }),
             Move::Lost(node) => {
-                let version = self.version;
-                self.hear(node, &Event::Lost { version })
+                let (arbiter, version) = (self.arbiter, self.version);
+                self.hear(node, &Event::Lost { arbiter, version })
             }
             Move::Contradict(node) => self.hear(node, &Event::Contradicted { epoch: FORGOTTEN }),
-            Move::Restore(version, seat) => {
-                self.restore(version, seat);
+            Move::Restore(arbiter, version, seat) => {
+                self.restore(arbiter, version, seat);
                 Ok(())
             }
         }

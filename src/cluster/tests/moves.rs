@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::{RunId, Seat, Version};
+use crate::cluster::{Arbiter, RunId, Seat, Version};
 
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) enum Move {
     /// It is proved to a node that another has led of whom the arbiter knows nothing.
     Contradict(usize),
     /// The arbiter goes back to what it was once.
-    Restore(Version, Option<Seat>),
+    Restore(Arbiter, Version, Option<Seat>),
 }
 
 /// Whether a standby notices that its link is gone.

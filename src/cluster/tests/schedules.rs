@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::judge::Fault;
 use super::model::{Cluster, Journal, Move, Notice};
-use crate::cluster::{Seat, Tenure, Version};
+use crate::cluster::{Arbiter, Seat, Tenure, Version};
 use crate::testing::fuzz::{Campaign, Random};
 use crate::types::Timestamp;
 
@@ -232,9 +232,16 @@ impl Schedule {
             it.kept.is_some_and(|kept| remembers(kept.version))
                 && remembers(it.member.keeps().version)
         });
-        if all && version.0 > 0 && self.random.once_in(4) {
+        // Another one is known for another, whatever it has.
+        let knows = self.cluster.nodes.iter().all(|it| {
+            it.kept.is_some_and(|kept| kept.arbiter.is_some()) && it.member.arbiter().is_some()
+        });
+        let same = self.cluster.arbiter;
+        if (all || knows) && version.0 > 0 && self.random.once_in(4) {
             self.is_restored = true;
-            return Some(Move::Restore(version, seat));
+            let is_other = knows && (!all || self.random.once_in(2));
+            let arbiter = if is_other { Arbiter(same.0 + 1) } else { same };
+            return Some(Move::Restore(arbiter, version, seat));
         }
         if self.random.once_in(10) {
             self.backup = (self.cluster.version, self.cluster.seat);

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use super::judge::Fault;
 use super::model::{Cluster, FORGOTTEN, Journal, Move, Notice, TIMING};
-use crate::cluster::{Table, Tenure};
+use crate::cluster::{Arbiter, Table, Tenure};
+
+/// The arbiter of the beginning.
+const SAME: Arbiter = Arbiter(1);
+/// Another one.
+const OTHER: Arbiter = Arbiter(2);
 
 /// A cluster in which nothing that must not be has been yet.
 struct Story(Cluster);
@@ -208,6 +213,16 @@ fn h1_a_swap_whose_answer_was_lost_is_done_once() {
 }
 
 #[test]
+fn h2_an_answer_that_comes_late_renews_no_lease_unless_whoever_decides_has_turned() {
+    let mut story = Story(alone(2));
+    story.then(&Move::Pass(TIMING.beat())).then(&Move::Tick(0)).then(&Move::Pass(TIMING.beat()));
+    story.swaps(0);
+    assert_eq!(story.0.nodes[0].member.awaits(), None, "nothing has turned since");
+    story.then(&Move::Tick(0));
+    assert!(story.0.nodes[0].member.awaits().is_some());
+}
+
+#[test]
 fn h3_a_grace_period_is_inherited_and_only_who_is_first_has_none() {
     assert!(Table::Empty.begins_grace(false) && Table::Own.begins_grace(true));
     assert!(!Table::Own.begins_grace(false) && !Table::New.begins_grace(false));
@@ -218,7 +233,7 @@ fn h4_an_arbiter_that_was_set_back_is_not_believed_until_an_operator_says_so() {
     let mut story = Story(alone(2));
     let before = (story.0.version, story.0.seat);
     story.then(&Move::Pass(TIMING.beat())).then(&Move::Tick(0)).swaps(0);
-    story.looks(1).then(&Move::Restore(before.0, before.1));
+    story.looks(1).then(&Move::Restore(SAME, before.0, before.1));
     // The leader hears of it from a swap, and leads no more.
     story.then(&Move::Pass(TIMING.beat())).then(&Move::Tick(0)).swaps(0).takes_over(1);
     assert!(!story.leads(0) && !story.leads(1));
@@ -229,13 +244,76 @@ fn h4_an_arbiter_that_was_set_back_is_not_believed_until_an_operator_says_so() {
 }
 
 #[test]
+fn h4_another_arbiter_is_not_believed_whatever_it_has_until_an_operator_says_so() {
+    let mut story = Story(alone(3));
+    story.looks(1).looks(2);
+    let before = (story.0.version, story.0.seat);
+    // A copy of now, under another name: nobody remembers more than it has.
+    story.then(&Move::Restore(OTHER, before.0, before.1));
+    story.then(&Move::Pass(TIMING.beat())).then(&Move::Tick(0)).swaps(0);
+    assert_eq!(story.0.version, before.0, "nothing is asked of it that changes something");
+    story.takes_over_in_vain(1).looks(0);
+    assert_eq!(story.0.nodes[1].member.other_arbiter(), Some(OTHER));
+    // The one that led may say nothing, and goes on if the right one is back before its lease is missed.
+    assert_eq!(story.0.nodes[0].member.leads(), Some(1));
+    let mut back = Story(story.0.clone());
+    back.then(&Move::Restore(SAME, before.0, before.1)).then(&Move::Pass(TIMING.beat()));
+    back.looks(1).takes_over(1);
+    assert!(back.leads(1));
+    // What an operator says of one arbiter is not said of the other.
+    back.then(&Move::Restore(OTHER, before.0, before.1)).then(&Move::Lost(1));
+    assert!(back.0.nodes[1].member.leads().is_some());
+    story.then(&Move::Lost(1)).swaps(1).then(&Move::Say(1));
+    assert!(story.leads(1));
+    assert_eq!((story.0.judge.leads, story.0.judge.passed), ([1, 0, 1], 1));
+    // The others need no word: the seat says in whose place this one decides.
+    for node in [0, 2] {
+        story.then(&Move::Pass(TIMING.beat())).then(&Move::Tick(node)).is_done(node).looks(node);
+        assert_eq!(story.0.nodes[node].member.arbiter(), Some(OTHER));
+        assert!(!story.0.nodes[node].member.doubts_arbiter() && !story.leads(node));
+    }
+    story.takes_over(2);
+    assert!(story.leads(2));
+}
+
+#[test]
+fn h4_whoever_was_away_knows_another_arbiter_for_another_when_it_is_back() {
+    let mut story = Story(in_sync(2));
+    story.looks(1).then(&Move::Append(0)).is_followed();
+    let before = (story.0.version, story.0.seat);
+    story.then(&Move::Crash(0, Journal::Whole)).then(&Move::Crash(1, Journal::Whole));
+    story.then(&Move::Restore(OTHER, before.0, before.1));
+    for node in [0, 1] {
+        story.takes_over_in_vain(node);
+    }
+    story.then(&Move::Lost(1)).swaps(1).then(&Move::Say(1));
+    assert!(story.leads(1));
+    assert_eq!(story.0.judge.passed, 1, "with the longest grace period");
+}
+
+#[test]
+fn h4_another_arbiter_is_to_a_pair_in_sync_no_more_than_one_that_is_away() {
+    let mut story = Story(in_sync(3));
+    story.looks(1);
+    let before = (story.0.version, story.0.seat);
+    story.then(&Move::Restore(OTHER, before.0, before.1));
+    for node in [0, 1] {
+        story.then(&Move::Pass(TIMING.beat())).looks(node);
+        assert_eq!(story.0.nodes[node].member.arbiter_is_behind(), None);
+    }
+    story.then(&Move::Append(0)).is_followed().then(&Move::Say(0));
+    assert_eq!(story.0.judge.total_said, 2);
+    story.then(&Move::Silence(1)).takes_over_in_vain(1);
+}
+
+#[test]
 fn h4_what_a_restored_arbiter_has_is_passed_by_whoever_begins_first_and_not_only_by_who_was_let_lead()
  {
     for is_late in [true, false] {
         let mut story = Story(alone(2));
         let before = (story.0.version, story.0.seat);
         story.then(&Move::Pass(TIMING.beat())).then(&Move::Tick(0)).swaps(0).looks(1);
-        story.then(&Move::Restore(before.0, before.1)).then(&Move::Pass(TIMING.beat()));
+        story.then(&Move::Restore(SAME, before.0, before.1)).then(&Move::Pass(TIMING.beat()));
         story.looks(1).then(&Move::Lost(1)).is_done(1);
         if is_late {
             story.then(&Move::Pass(TIMING.lease));

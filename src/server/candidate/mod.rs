@@ -23,6 +23,7 @@ mod following;
 mod guests;
 mod halted;
 mod leading;
+mod memory;
 mod place;
 mod standby;
 mod state;
@@ -44,19 +45,18 @@ use tokio::time::{sleep, timeout};
 use self::contradiction::gives_way;
 use self::following::Slot;
 use self::leading::Peers;
-use self::place::{clock_of, directory, peers, place_of};
+use self::memory::{Memory, keep_on};
+use self::place::{clock_of, directory, peers};
 use self::standby::Reception;
-use self::state::Chain;
+use self::state::{Chain, StateError};
 use crate::clock::{BootClock, Clock, Until};
 use crate::cluster::{Kept, Table};
-use crate::election::{
-    Author, Election, ElectionError, ElectionOptions, Roll, Standing, encode_kept,
-};
-use crate::etcd::Etcd;
+use crate::election::{Author, Election, ElectionError, ElectionOptions, Roll, Standing};
+use crate::etcd::{Etcd, EtcdError};
 use crate::server::audit::Audit;
-use crate::server::config::{Config, Data};
+use crate::server::config::Config;
 use crate::server::counters::Counters;
-use crate::server::durable::{DirectoryStore, StateKey};
+use crate::server::durable::StateKey;
 use crate::server::error::ServerError;
 use crate::server::gate::Outlets;
 use crate::server::incumbent::Incumbent;
@@ -83,9 +83,6 @@ const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long clients of a leader that has resigned are kept to be told who follows it.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// What is kept here of the election, for the next process in the same directory.
-const KEPT_NAME: &str = "member";
 
 /// A coordinator that takes part in a cluster. Clients can connect from now on; they are served, or sent to the
 /// leader, while [`Candidate::run`] runs.
@@ -120,7 +117,7 @@ pub struct Candidate {
     /// The term of the leader that it follows and does not hear, if there is one.
     suspected: Rc<Cell<Option<u64>>>,
     /// Where the journal is, and what is kept of the election; none: nowhere. No other process can use it.
-    directory: Option<DirectoryStore>,
+    memory: Option<Arc<Memory>>,
 }
 
 /// What follows a term.
@@ -161,10 +158,13 @@ impl Candidate {
         let counters = Arc::new(counters);
         let mut config = config.clone();
         let process = u128::from_le_bytes(process);
-        let directory = directory(&mut config, &mut options, process)?;
+        let memory = directory(&mut config, &mut options, process)?;
+        if let Some(arbiter) = options.kept.and_then(|kept| kept.arbiter) {
+            options.etcd.believed.move_to(arbiter.0);
+        }
         let peers = peers(&mut options)?;
         let candidate = Self {
-            directory,
+            memory: memory.map(Arc::new),
             peers: RefCell::new(peers),
             slot: RefCell::default(),
             copying: Arc::default(),
@@ -225,7 +225,11 @@ impl Candidate {
             founded = self.found() => founded?,
         }
         let election = Election::begin(self.options.clone())?;
-        let _beating = Beating(spawn_local(beat(
+        let _keeping = self
+            .memory
+            .clone()
+            .map(|memory| Task(spawn_local(keep_on(memory, election.keeps(), election.pledge()))));
+        let _beating = Task(spawn_local(beat(
             self.incumbent.clone(),
             self.config.audit.clone(),
             election.vital(),
@@ -249,19 +253,35 @@ impl Candidate {
         ended
     }
 
-    /// Sees to it that there is a state to lead with.
+    /// Sees to it that all are of one etcd, and that there is a state to lead with.
     async fn found(&self) -> Result<(), ServerError> {
         let key = StateKey::draw().map_err(ServerError::Randomness)?;
         let mut told = String::new();
-        while let Err(why) = self.chain().found(key).await {
-            let why = why.to_string();
+        loop {
+            let founded = async {
+                let strangers = self.etcd.agree().await?;
+                self.chain().found(key).await.map(|()| strangers)
+            };
+            let why = match founded.await {
+                Ok(strangers) => {
+                    for (endpoint, id) in strangers {
+                        error!(
+                            "cluster: {endpoint} is of another etcd than the others of --etcd (its cluster id is {id:x}): \
+                             it is not asked"
+                        );
+                    }
+                    return Ok(());
+                }
+                // Whoever has seen another one hears of this what an operator says (rule H4).
+                Err(StateError::Etcd(EtcdError::Other { .. })) => return Ok(()),
+                Err(why) => why.to_string(),
+            };
             if why != told {
                 warn!("cluster: waiting for etcd: {why}");
                 told = why;
             }
             sleep(PAUSE).await;
         }
-        Ok(())
     }
 
     /// The key that proofs are made with, of the one that etcd has.
@@ -401,15 +421,7 @@ impl Candidate {
     /// Keeps what the next process in the same directory is to know. Whether it does: who does not must
     /// acknowledge nothing.
     fn keep(&self, kept: &Kept) -> bool {
-        let (Some(directory), Data::Directory(path)) = (&self.directory, &self.config.data) else {
-            return false;
-        };
-        let place = place_of(path).unwrap_or_default();
-        let written = directory.write_file(KEPT_NAME, &encode_kept(kept, &place));
-        if let Err(why) = &written {
-            error!("cluster: a restart would not know of term {}: {why}", kept.term);
-        }
-        written.is_ok()
+        self.memory.as_ref().is_some_and(|memory| memory.keep(kept))
     }
 
     /// Says to whoever looks how it stands.
@@ -451,9 +463,9 @@ async fn leads_no_more(election: &Election, term: u64) -> String {
 }
 
 /// Ends a task with what it is for.
-struct Beating(JoinHandle<()>);
+struct Task(JoinHandle<()>);
 
-impl Drop for Beating {
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }

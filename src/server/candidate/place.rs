@@ -6,10 +6,10 @@ use std::path::Path;
 
 use tokio::net::TcpListener;
 
-use super::KEPT_NAME;
+use super::memory::Memory;
 use crate::clock::{BootClock, Clock};
 use crate::cluster::{Mark, RunId};
-use crate::election::{Author, ElectionOptions, decode_kept};
+use crate::election::{Author, ElectionOptions};
 use crate::journal::Place;
 use crate::server::config::{Config, Data};
 use crate::server::desk::Before;
@@ -24,7 +24,7 @@ pub(super) fn directory(
     config: &mut Config,
     options: &mut ElectionOptions,
     process: u128,
-) -> Result<Option<DirectoryStore>, ServerError> {
+) -> Result<Option<Memory>, ServerError> {
     let (Data::Directory(data), Some(_)) = (&config.data, config.journal) else {
         config.data = Data::Ephemeral;
         return Ok(None);
@@ -33,13 +33,11 @@ pub(super) fn directory(
     let place = data.join("cluster").join(cluster.to_string()).join(&author.name);
     let store = DirectoryStore::open_beside(&place, Patience::Some)?;
     let failed = |source| ServerError::Store { doing: "loaded", source };
-    let kept = store.read_file(KEPT_NAME).map_err(failed)?;
+    let memory = Memory::new(store, place_of(&place).unwrap_or_default());
     // One that cannot be read is that of another version: then this process is another run.
-    let other = RunId(Mark { process, attempt: 0 });
-    let here = place_of(&place);
-    options.kept = kept.and_then(|bytes| decode_kept(&bytes, here.as_deref(), other));
+    options.kept = memory.load(RunId(Mark { process, attempt: 0 })).map_err(failed)?;
     config.data = Data::Directory(place);
-    Ok(Some(store))
+    Ok(Some(memory))
 }
 
 /// Opens the port for standbys, if there is to be one and there is a journal for them; clients and standbys find this one
@@ -79,7 +77,7 @@ impl Clock for Onward {
 
 /// Tells a directory from a copy of it, and one start of the machine from another; none where the system does not
 /// tell.
-pub(super) fn place_of(directory: &Path) -> Option<String> {
+fn place_of(directory: &Path) -> Option<String> {
     let boot = Place::here().boot?;
     let inode = fs::metadata(directory).ok()?.ino();
     Some(format!("{boot:032x}-{inode}"))

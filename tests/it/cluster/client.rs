@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use coordinator::etcd::{ETCD_ENDPOINTS_MAX, Etcd as Client, EtcdError, EtcdOptions, Swap};
+use rustix::process::Signal;
 
 use super::etcd::{Etcd, free_port};
 use super::{live, options};
@@ -104,6 +105,67 @@ fn an_etcd_that_was_restarted_is_reached_again() {
         };
         assert_eq!(found.revision, first);
     });
+}
+
+#[test]
+fn h8_an_endpoint_of_another_etcd_is_passed_over_and_asked_for_nothing_that_changes_something() {
+    let (etcd, stranger) = (Etcd::start(), Etcd::start());
+    let patience = Duration::from_millis(500);
+    let both = EtcdOptions { patience, ..options(&[&stranger.url(), &etcd.url()]) };
+    let own = EtcdOptions { endpoints: vec![etcd.url()], ..both.clone() };
+    live(async {
+        let first = put_first(&Client::new(own).unwrap()).await;
+        let client = Client::new(both).unwrap();
+        // Until a busy machine has let etcd answer in time.
+        let found = loop {
+            if let Ok(reading) = client.read(KEY).await {
+                break reading.found.unwrap();
+            }
+        };
+        assert_eq!(found.revision, first);
+        etcd.signal(Signal::STOP);
+        for done in [
+            client.swap(KEY, 0, b"mine".to_vec()).await.map(drop),
+            client.put(KEY, b"mine".to_vec()).await,
+            client.read(KEY).await.map(drop),
+        ] {
+            assert!(matches!(done, Err(EtcdError::Other { .. })), "{done:?}");
+        }
+        let there = client.read_anybodys(KEY).await.unwrap();
+        assert_eq!(
+            (there.found, Some(there.cluster) == client.believed().cluster()),
+            (None, false)
+        );
+        etcd.signal(Signal::CONT);
+        while client.read(KEY).await.is_err() {}
+        let done = client.swap(KEY, first, b"second".to_vec()).await;
+        assert!(matches!(done, Ok(Swap::Done { .. })), "{done:?}");
+    });
+}
+
+#[test]
+fn h8_whoever_asks_endpoints_of_several_etcds_believes_what_more_than_half_of_them_are_of() {
+    let (three, stranger) = (Etcd::start_three(), Etcd::start());
+    let urls: Vec<String> = three.iter().chain([&stranger]).map(Etcd::url).collect();
+    let dead = format!("http://127.0.0.1:{}", free_port());
+    let agree = |urls: &[&str]| {
+        live(async {
+            let client = Client::new(options(urls)).unwrap();
+            (client.agree().await, client.believed().cluster())
+        })
+    };
+    let (agreed, believed) = agree(&[&urls[3], &urls[0], &urls[1]]);
+    let strangers = agreed.unwrap();
+    assert_eq!(strangers.len(), 1);
+    assert!(strangers[0].0 == urls[3] && Some(strangers[0].1) != believed);
+    for order in [[0, 3], [3, 0]] {
+        let (agreed, believed) = agree(&order.map(|it| urls[it].as_str()));
+        assert!(matches!(agreed, Err(EtcdError::Several(_))), "{agreed:?}");
+        assert_eq!(believed, None);
+    }
+    let (agreed, believed) = agree(&[&urls[0], &dead]);
+    assert!(matches!(agreed, Err(EtcdError::TooFew { answered: 1, count: 2, .. })), "{agreed:?}");
+    assert_eq!(believed, None);
 }
 
 /// An etcd with the user `root`, whose password is `secret`.

@@ -153,8 +153,17 @@ impl Etcd {
         etcdctl(&["--endpoints", &self.url(), "snapshot", "save", &file.display().to_string()]);
     }
 
-    /// It was killed, and is started again with a backup.
+    /// It was killed, and is started again with a backup. By all its names it has the id of before.
     pub(crate) fn restore(&mut self, file: &Path) {
+        self.restore_with(file, &[]);
+    }
+
+    /// The same, as another one: it has a token of its own.
+    pub(crate) fn restore_as_another(&mut self, file: &Path) {
+        self.restore_with(file, &["--initial-cluster-token", "restored"]);
+    }
+
+    fn restore_with(&mut self, file: &Path, token: &[&str]) {
         let Setup { number, .. } = self.setup;
         let (name, peer) = (format!("etcd-{number}"), self.setup.peer_url(number));
         self.directory = tempfile::tempdir().unwrap();
@@ -162,7 +171,7 @@ impl Etcd {
         let (file, all) = (file.display().to_string(), format!("{name}={peer}"));
         let words = ["snapshot", "restore", &file, "--data-dir", &place, "--name", &name];
         let more = ["--initial-cluster", &all, "--initial-advertise-peer-urls", &peer];
-        etcdctl(&[&words[..], &more].concat());
+        etcdctl(&[&words[..], &more, token].concat());
         self.revive();
     }
 

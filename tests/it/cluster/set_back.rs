@@ -1,5 +1,6 @@
 //! An etcd that was restored from a backup: what it says of the past is not believed for long (rule H6).
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coordinator::etcd::Etcd as Client;
@@ -103,12 +104,7 @@ fn h4_running_members_do_not_believe_a_restored_etcd_until_an_operator_says_so()
     let backup = files.path("backup");
     etcd.save(&backup);
     let url = etcd.url();
-    let revision = || {
-        live(async {
-            let client = Client::new(options(&[&url])).unwrap();
-            client.read(&format!("{PREFIX}seat")).await.unwrap().found.unwrap().revision
-        })
-    };
+    let revision = || version(&etcd);
     let mut holder = Holder::of(&pair[0], "printer", 60_000);
     // Both have seen more than the backup has, for each looks as often as the lease is renewed.
     for _ in 0..10 {
@@ -158,16 +154,137 @@ fn h4_running_members_do_not_believe_a_restored_etcd_until_an_operator_says_so()
     assert!(told.contains("held by  nobody, but a grace period has "), "{told}");
 }
 
+/// The version of the seat.
+fn version(etcd: &Etcd) -> u64 {
+    live(async {
+        let client = Client::new(options(&[&etcd.url()])).unwrap();
+        client.read(&format!("{PREFIX}seat")).await.unwrap().found.unwrap().revision
+    })
+}
+
+/// What a member has kept of the version of the seat.
+fn kept(server: &Server) -> u64 {
+    let members = server.home.path(".local/state/coordinator/cluster/test");
+    let member = std::fs::read_dir(members).unwrap().next().unwrap().unwrap().path().join("member");
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(member).unwrap()).unwrap();
+    kept["version"].as_u64().unwrap()
+}
+
+/// Nobody leads with this etcd meanwhile.
+fn nobody_leads(members: &[&Server]) {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        for member in members {
+            assert_eq!(sent_to(member).as_deref(), Some(""));
+        }
+    }
+}
+
+/// An operator says that what etcd does not know is lost.
+fn take_over(etcd: &Etcd, files: &Home) {
+    let term = eventually("the seat has a term", || {
+        let told = members(etcd, files);
+        told["term"].as_u64().or(told["leader"]["term"].as_u64())
+    });
+    let (term, url) = (term.to_string(), etcd.url());
+    let words = ["takeover", "--after-loss", "--term", &term, "--cluster", "test", "--etcd", &url];
+    let told = run(files.coordinator(&words));
+    assert_eq!(told.code(), Some(0), "{}", told.err);
+}
+
+#[test]
+fn h4_a_member_that_was_started_anew_does_not_believe_a_restored_etcd_that_knows_less_than_it_saw()
+{
+    let (mut etcd, files) = (Etcd::start(), Home::new());
+    let [leader, other] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let backup = files.path("backup");
+    etcd.save(&backup);
+    let saved = version(&etcd);
+    eventually("it keeps what it has seen since", || (kept(&other) > saved).then_some(()));
+    drop(leader.end_by(Signal::KILL));
+    let other = other.end_by(Signal::KILL);
+    etcd.kill();
+    etcd.restore(&backup);
+    let flags = flags(&[&etcd], LEASE);
+    nobody_leads(&[&other.restart_with(&as_strs(&flags))]);
+}
+
+#[test]
+fn h4_an_etcd_that_was_restored_as_another_is_known_for_that_by_all_until_an_operator_says_so() {
+    let (mut etcd, files) = (Etcd::start(), Home::new());
+    let [leader, other] = settled([member(&[&etcd]), member(&[&etcd])]);
+    let backup = files.path("backup");
+    let mut holder = Holder::of(&leader, "printer", 60_000);
+    etcd.save(&backup);
+    etcd.kill();
+    etcd.restore_as_another(&backup);
+    // One goes on, and another is started anew at once: it may have seen nothing that is not in the backup.
+    let flags = flags(&[&etcd], LEASE);
+    let other = other.end_by(Signal::KILL).restart_with(&as_strs(&flags));
+    eventually("nobody leads", || sent_to(&other).filter(String::is_empty));
+    nobody_leads(&[&other]);
+    take_over(&etcd, &files);
+    let all = [&leader, &other];
+    let next = eventually("one of them leads, and the other knows it", || {
+        let told = all.map(sent_to);
+        match told {
+            [None, Some(it)] if it == leader.address => Some(&leader),
+            [Some(it), None] if it == other.address => Some(&other),
+            _ => None,
+        }
+    });
+    let answer = holder.come_back(next);
+    let reopened =
+        matches!(answer, ServerMessage::Welcome { standing: Standing::Reopened { .. }, .. });
+    assert!(reopened, "{answer:?}");
+    let (mut rival, _) = greeted(next, hello());
+    rival.say(&[request(1, "scanner")]);
+    assert!(matches!(rival.hear(), ServerMessage::Queued { .. }));
+    leader.process.signal(Signal::TERM);
+    let log = leader.process.end().err;
+    assert!(log.contains("another etcd answers than before"), "{log}");
+}
+
+#[test]
+fn h8_nobody_leads_whose_endpoints_are_of_several_etcds() {
+    let (one, other) = (Etcd::start(), Etcd::start());
+    let members = [member(&[&one, &other]), member(&[&other, &one])];
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        for etcd in [&one, &other] {
+            let there = live(async {
+                Client::new(options(&[&etcd.url()])).unwrap().list(PREFIX).await.unwrap()
+            });
+            assert_eq!(there, [], "somebody leads by what one of two says");
+        }
+    }
+    for member in members {
+        member.process.signal(Signal::TERM);
+        let log = member.process.end().err;
+        assert!(log.contains("the endpoints are of several etcds"), "{log}");
+    }
+}
+
 #[test]
 fn p6_a_pair_in_sync_that_serves_over_a_restored_etcd_is_not_declared_lost() {
+    is_not_declared_lost(Etcd::restore);
+}
+
+#[test]
+fn p6_a_pair_in_sync_that_serves_beside_another_etcd_is_not_declared_lost() {
+    is_not_declared_lost(Etcd::restore_as_another);
+}
+
+fn is_not_declared_lost(restore: fn(&mut Etcd, &Path)) {
     let (mut etcd, files) = (Etcd::start(), Home::new());
     let [leader, next] = pair(&etcd);
     let backup = files.path("backup");
+    // The first session of all is one for which etcd is needed.
+    let mut holder = Holder::of(&leader, "printer", 60_000);
     etcd.save(&backup);
     etcd.kill();
-    etcd.restore(&backup);
+    restore(&mut etcd, &backup);
     // It needs no swap, so nothing in that etcd says that the pair lives, but what both write of themselves.
-    let mut holder = Holder::of(&leader, "printer", 60_000);
     let term = members(&etcd, &files)["leader"]["term"].to_string();
     let url = etcd.url();
     let words = ["takeover", "--after-loss", "--term", &term, "--cluster", "test", "--etcd", &url];
