@@ -204,8 +204,9 @@ impl Gate {
             return None;
         }
         let chronicle = self.chronicle.as_mut()?;
-        // Behind what is waited for, only what is to be said as well goes.
-        let waits = self.threshold.is_full() || self.threshold.is_closed() && !is_held;
+        // Behind what is waited for, only what is to be said as well goes, and nothing behind a journal that is given up.
+        let goes_behind = is_held && chronicle.holds_the_door();
+        let waits = self.threshold.is_full() || self.threshold.is_closed() && !goes_behind;
         // What a disk refuses is tried again, or it would be waited for even when the disk is well.
         if waits && !chronicle.is_stuck() {
             self.count_held();
@@ -224,7 +225,9 @@ impl Gate {
                     self.threshold.written();
                     self.try_threshold();
                 }
-                if !self.threshold.is_closed() {
+                if self.threshold.is_closed() {
+                    self.count_held();
+                } else {
                     self.wait(true);
                 }
             }

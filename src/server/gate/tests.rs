@@ -99,7 +99,9 @@ async fn the_log_tells_of_what_is_written_down_and_of_nothing_before() {
     local(async {
         let (_data, chronicle) = begun();
         let mut gate = Gate::behind(Some(chronicle), unbounded_channel().0);
-        let waits = |gate: &Gate| !(gate.held_lines.is_empty() && gate.written.is_empty());
+        let waits = |gate: &Gate| {
+            !(gate.held_lines.is_empty() && gate.written.iter().all(|part| part.lines.is_empty()))
+        };
         // As when a lease expires, of which nobody is told but the log.
         let mut turn = Turn::default();
         turn.record.write(&Event::Drain, Timestamp::default());
@@ -243,7 +245,8 @@ async fn p8_what_a_disk_refuses_is_said_once_it_can_be_void_and_until_then_it_is
 {
     local(async {
         let (disk, pledge, feed, mut gate) = followed();
-        let account = Arc::new(Ledger::default()).open();
+        let ledger = Arc::new(Ledger::default());
+        let account = ledger.open();
         let (session, batches) = collector();
         gate.connect(ConnectionId::new(1), Link { session, share: account.share() });
         let following = feed.begin(RunId(Mark { process: 5, attempt: 0 }));
@@ -268,12 +271,16 @@ async fn p8_what_a_disk_refuses_is_said_once_it_can_be_void_and_until_then_it_is
         assert!(!feed.is_followed(), "nobody follows what is not written down");
         settle().await;
         assert!(batches.borrow().is_empty(), "the standby is in the seat");
+        gate.pass(&mut written_down(4));
+        let asks_again = !matches!(gate.flush(), Some(Flushed::Later));
+        assert!(!asks_again, "a disk is asked again and again for what may not be said yet");
+        assert_eq!(ledger.total(), 16, "what waits here is counted");
         pledge.hear(&Heard::Swapped { version: Version(3) });
         gate.try_threshold();
         gate.flush();
         settle().await;
         let said: Vec<_> = batches.take().iter().map(|it| it.bytes).collect();
-        assert_eq!((said, gate.halted_for()), (vec![9, 1, 2], Duration::ZERO));
+        assert_eq!((said, gate.halted_for()), (vec![9, 1, 2, 4], Duration::ZERO));
     })
     .await;
 }

@@ -106,16 +106,17 @@ impl Medium {
     }
 }
 
-/// How much a thread gives way: it has a third of the time of one that does not. With much less, what comes meanwhile for
-/// who waits would be too much.
+/// How much nicer than the others a thread is that gives way: it has a third of the time of one that does not. With much
+/// less, what comes meanwhile for who waits would be too much.
 #[cfg(all(feature = "cluster", target_os = "linux"))]
-const NICENESS: i32 = 5;
+const NICER: i32 = 5;
 
 /// Has this thread give way to all others. There is no way back.
 #[cfg(all(feature = "cluster", target_os = "linux"))]
 fn gives_way() {
-    // Of a thread, on Linux. Where it is refused, all are the same.
-    let _ = rustix::process::setpriority_process(None, NICENESS);
+    // Of a thread, on Linux. It may be refused (seccomp): then all are the same.
+    let nicer = rustix::process::getpriority_process(None).map(|nice| nice + NICER);
+    let _ = nicer.and_then(|nice| rustix::process::setpriority_process(None, nice));
 }
 
 /// Elsewhere that would be of the whole process.
