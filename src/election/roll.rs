@@ -2,6 +2,7 @@
 //!
 //! It is for people. Nothing is decided by it: an entry may be old, or another's.
 
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,15 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(7);
 const SILENT_AFTER: Duration = Duration::from_secs(8);
 /// An entry of another process that is no older than this is that of a living one.
 const LIVES_FOR: Duration = Duration::from_secs(15);
+/// Of so many others that have its name or its address the log is told.
+const DOUBLES_TOLD_MAX: usize = 16;
+
+/// What another process has, too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Double {
+    Name,
+    Address,
+}
 /// How often it is looked whether somebody leads.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The version of an entry. Another one is shown by its name alone.
@@ -360,8 +370,10 @@ pub(super) struct Registrar {
     pledge: Pledge,
     /// When another process of the same name was seen last.
     namesake_seen: Option<Instant>,
-    /// The processes of which the log was told last that they have its name, or its address.
-    told: [String; 2],
+    /// When each process had written its entry, as of the last look.
+    written: HashMap<String, u64>,
+    /// The processes of which the log was told that they have its name, or its address.
+    told: HashSet<(Double, String)>,
     /// Until when it may decide, if it leads.
     until: Until,
 }
@@ -389,8 +401,9 @@ impl Registrar {
             namesake: None,
         };
         let (name, members, lost) = (author.name.clone(), prefix(cluster), lost(cluster));
-        let (namesake_seen, told, until) = (None, Default::default(), Until::default());
-        Self { etcd, key, entry, name, members, lost, pledge, namesake_seen, told, until }
+        let (written, told) = (HashMap::new(), HashSet::new());
+        let (namesake_seen, until) = (None, Until::default());
+        Self { etcd, key, entry, name, members, lost, pledge, namesake_seen, written, told, until }
     }
 
     /// The same of one that may decide until then, if it leads.
@@ -474,20 +487,19 @@ impl Registrar {
     }
 
     /// Looks whether another process that lives has its name, or its address. Its own entry was written here before: so
-    /// whoever has written another one there since then lives, too.
+    /// whoever has written another one there since then lives, and so does who has written one between two looks.
     async fn look_for_doubles(&mut self) {
         let Ok(entries) = self.etcd.list(&self.members).await else { return };
-        let now = now();
+        let mut written = HashMap::new();
         for (key, found) in entries {
             let Ok(other) = serde_json::from_slice::<Entry>(&found.value) else { continue };
-            let age = now.saturating_sub(other.written);
-            if other.process == self.entry.process || age > LIVES_FOR.as_secs() {
+            if other.process == self.entry.process {
                 continue;
             }
             if key == self.key {
                 self.namesake_seen = Some(Instant::now());
                 self.entry.namesake = Some(other.address.clone());
-                if is_news(&mut self.told[0], &other.process) {
+                if self.is_news(Double::Name, &other.process) {
                     log::error!(
                         "cluster: another process is a member of the name {}, too, at {}: coordinator members shows \
                          one of the two, and takes that for both. Give each its own --member-name",
@@ -496,7 +508,12 @@ impl Registrar {
                     );
                 }
             }
-            if other.address == self.entry.address && is_news(&mut self.told[1], &other.process) {
+            let before = self.written.get(&other.process);
+            let is_alive = key == self.key || before.is_some_and(|before| *before != other.written);
+            if is_alive
+                && other.address == self.entry.address
+                && self.is_news(Double::Address, &other.process)
+            {
                 log::error!(
                     "cluster: another process, {}, says that it is at {}, too: clients and standbys find one of the \
                      two, and neither may follow the other. Give each its own --advertise",
@@ -504,10 +521,17 @@ impl Registrar {
                     other.address
                 );
             }
+            written.insert(other.process, other.written);
         }
+        self.written = written;
         if self.namesake_seen.is_some_and(|seen| seen.elapsed() > LIVES_FOR) {
             (self.namesake_seen, self.entry.namesake) = (None, None);
         }
+    }
+
+    /// Whether the log was not told of this one yet. Of many it is told of the first.
+    fn is_news(&mut self, double: Double, process: &str) -> bool {
+        self.told.len() < DOUBLES_TOLD_MAX && self.told.insert((double, process.to_owned()))
     }
 
     /// Says so if a living process has the same name: then nobody can tell the two from each other.
@@ -525,15 +549,6 @@ impl Registrar {
             );
         }
     }
-}
-
-/// Whether this was told of another one last.
-fn is_news(told: &mut String, process: &str) -> bool {
-    let is_news = told != process;
-    if is_news {
-        process.clone_into(told);
-    }
-    is_news
 }
 
 fn now() -> u64 {

@@ -557,11 +557,11 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_the_operators_mistake() {
+    fn a_port_in_use_may_be_free_later() {
         let listen = "127.0.0.1:5625".parse().unwrap();
         let source = io::Error::from(io::ErrorKind::AddrInUse);
         let failure = cannot_serve(&ServerError::Listen { listen, source });
-        assert_eq!(failure.exit, 2);
+        assert_eq!(failure.exit, exit::BUSY);
         assert_eq!(
             failure.plain(),
             "error: cannot listen on 127.0.0.1:5625 (the address is in use)

@@ -44,7 +44,7 @@ static GIVEN: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
 /// A port that nobody listens on, and that nobody else is given.
 pub(crate) fn free_port() -> u16 {
     let mut bytes = [0; 2];
-    loop {
+    for _ in 0..1_000 {
         std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
         let port = PORTS.start + u16::from_ne_bytes(bytes) % (PORTS.end - PORTS.start);
         let Ok(given) = TcpListener::bind(("127.86.0.1", port)) else { continue };
@@ -53,6 +53,7 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+    panic!("no port is free at 127.86.0.1 and 127.0.0.1, or the first is no address here");
 }
 
 impl Etcd {
