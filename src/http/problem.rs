@@ -88,8 +88,8 @@ impl Problem {
 
     /// Something was to be changed, and no answer came.
     pub(super) fn not_known() -> Self {
-        let message = "not known whether it was taken away: no answer came, and what was asked for is done once the \
-                       coordinator can save its state, or its cluster answers";
+        let message = "not known whether it was taken away: no answer came, and what was asked for may be done \
+                       already, or once the coordinator can save its state, or its cluster answers";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "NotKnown", message)
             .hint("look at who holds the lock, and with which token, before you ask again")
     }

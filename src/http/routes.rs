@@ -26,7 +26,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use log::error;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::answered::Answered;
 use super::api;
@@ -47,6 +47,10 @@ use crate::server::{Looker, Readiness, Role};
 const PROBES: [&str; 4] = ["/livez", "/healthz", "/readyz", "/leaderz"];
 /// Other requests that are answered at the same time. One more is told to come again.
 pub(super) const REQUESTS_MAX: usize = 32;
+/// Of so many it is asked at the same time who they are: that is all that they put in front of the Coordinator.
+const ASKED_OF_MAX: usize = 8;
+/// So long it is asked, with the wait for those before.
+const ASKED_WITHIN: Duration = Duration::from_secs(1);
 /// Whoever scrapes within so long of another gets the same bytes.
 pub(super) const SCRAPE_FRESH: Duration = Duration::from_millis(500);
 
@@ -64,6 +68,8 @@ struct Port {
     answered: Arc<Answered>,
     /// Who is told metrics.
     metrics: MetricsFor,
+    /// Turns to have it asked who somebody is.
+    asked_of: Semaphore,
     /// Room for requests.
     room: Semaphore,
     /// Room for those who prove nobody. They are told so late, and meanwhile keep nobody out who is somebody.
@@ -88,6 +94,7 @@ pub(super) fn router(
         scrape: Mutex::new(None),
         answered: Arc::default(),
         metrics,
+        asked_of: Semaphore::new(ASKED_OF_MAX),
         room: Semaphore::new(REQUESTS_MAX),
         strangers: Places::new(REQUESTS_MAX),
     });
@@ -153,16 +160,37 @@ async fn admitted(port: &Port, request: Request, next: Next) -> Response {
     if (is_api || is_told)
         && is_known_path
         && let Ok(visitor) = api::Visitor::from_request_parts(&mut parts, &()).await
-        && api::is_nobody(&port.glance.looker, &visitor).await
     {
         let address = visitor.address().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let Some(_room) = port.strangers.take(address) else { return busy(is_api) };
-        return next.run(Request::from_parts(parts, body)).await;
+        // Whoever it is, there is no room: that costs the Coordinator nothing.
+        if port.room.available_permits() == 0 && port.strangers.take(address).is_none() {
+            return busy(is_api);
+        }
+        match timeout(ASKED_WITHIN, is_nobody(port, &visitor)).await {
+            Ok(true) => {
+                let Some(_room) = port.strangers.take(address) else { return busy(is_api) };
+                return next.run(Request::from_parts(parts, body)).await;
+            }
+            Ok(false) => {}
+            Err(_) if is_api => return Problem::unavailable().into_response(),
+            Err(_) => return silent(),
+        }
     }
     match port.room.try_acquire() {
         Ok(_room) => next.run(Request::from_parts(parts, body)).await,
         Err(_) => busy(is_api),
     }
+}
+
+/// Whether somebody proves nobody, asked in turn.
+async fn is_nobody(port: &Port, visitor: &api::Visitor) -> bool {
+    let _turn = port.asked_of.acquire().await;
+    api::is_nobody(&port.glance.looker, visitor).await
+}
+
+/// The Coordinator does not answer.
+fn silent() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "no answer\n").into_response()
 }
 
 fn busy(is_api: bool) -> Response {
@@ -177,11 +205,7 @@ fn busy(is_api: bool) -> Response {
 }
 
 async fn livez(State(port): State<Arc<Port>>) -> Response {
-    if port.glance.is_alive().await {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "no answer\n").into_response()
-    }
+    if port.glance.is_alive().await { "ok\n".into_response() } else { silent() }
 }
 
 async fn readyz(State(port): State<Arc<Port>>, RawQuery(query): RawQuery) -> Response {
@@ -229,7 +253,6 @@ async fn scraped(
     State(port): State<Arc<Port>>,
     visitor: Result<api::Visitor, Problem>,
 ) -> Response {
-    let silent = || (StatusCode::SERVICE_UNAVAILABLE, "no answer\n").into_response();
     if port.metrics == MetricsFor::WhoSeesAll
         && let Err(problem) = api::may_scrape(&port.glance.looker, visitor).await
     {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use axum::Router;
@@ -48,6 +49,15 @@ fn ask(port: &HttpPort, bytes: &[u8]) -> String {
 
 fn get(port: &HttpPort, path: &str, headers: &str) -> String {
     ask(port, format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n").as_bytes())
+}
+
+/// What has been answered by now, which is left where it is.
+#[cfg(feature = "access")]
+fn answered(stream: &TcpStream) -> String {
+    stream.set_nonblocking(true).unwrap();
+    let mut start = [0; 64];
+    let len = stream.peek(&mut start).unwrap_or(0);
+    String::from_utf8_lossy(&start[..len]).into_owned()
 }
 
 fn status(answer: &str) -> &str {
@@ -173,6 +183,12 @@ fn whoever_proves_nobody_keeps_nobody_out() {
     let mut refused = 0;
     for _ in 0..4 {
         let strangers: Vec<TcpStream> = (0..routes::REQUESTS_MAX).map(stranger).collect();
+        // Turned away for want of room, or as nobody.
+        let are_heard = (0..30_000).any(|_| {
+            thread::sleep(Duration::from_millis(1));
+            strangers.iter().any(|stream| !answered(stream).is_empty())
+        });
+        assert!(are_heard, "strangers are not even heard");
         for path in ["/api/v1/server", "/api/v1/waits", "/metrics"] {
             let answer = get(&port, path, "Host: localhost\r\n");
             refused += usize::from(status(&answer) != "200");
@@ -205,12 +221,40 @@ fn a_lock_is_taken_away_at_once_however_many_look() {
         stream.write_all(b"GET /api/v1/server HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         stream
     };
-    let _looking: Vec<TcpStream> = (0..QUEUED).map(look).collect();
+    let looking: Vec<TcpStream> = (0..QUEUED).map(look).collect();
     let body = format!("{{\"token\":{},\"reason\":\"stuck\"}}", guard.token());
     let head = POST.replace("40", &body.len().to_string());
     let answer = ask(&port, format!("POST /api/v1/locks/x/revoke {head}{body}").as_bytes());
+    let is_waiting = looking.iter().any(|stream| answered(stream).is_empty());
     assert_eq!(status(&answer), "200", "{answer}");
+    assert!(is_waiting, "all looks were over before");
     assert_eq!(runtime.block_on(guard.lost()), crate::types::LostReason::Revoked);
+}
+
+/// What is taken away is looked at on the line on which that is asked for.
+#[cfg(feature = "access")]
+#[test]
+fn a_lock_is_taken_away_by_one_connection() {
+    let credential = crate::Credential::from_random([7; 32]);
+    let digest = crate::access::Digest::of(credential.reveal());
+    let rules = format!(
+        "[[principal]]\nname = \"ops\"\ncredentials = [\"{digest}\"]\nconnections-max = 1\n\
+         may = [ {{ do = [\"see\", \"break\"], names = [\"*\"] }} ]\n\
+         [anyone]\nmay = [ {{ do = [\"lock\"], names = [\"*\"] }} ]\n"
+    );
+    let (coordinator, port) = port_with(&rules, Config::default());
+    let address = coordinator.local_addr().to_string();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let guard = runtime.block_on(async {
+        let client = crate::Client::connect(address.as_str()).await.unwrap();
+        client.lock("x").await.unwrap()
+    });
+    let body = format!("{{\"token\":{},\"reason\":\"stuck\"}}", guard.token());
+    let shown = format!("{}\r\nAuthorization: Bearer {}\r\n\r\n", body.len(), credential.reveal());
+    let head = POST.replace("40\r\n\r\n", &shown);
+    let answer = ask(&port, format!("POST /api/v1/locks/x/revoke {head}{body}").as_bytes());
+    assert_eq!(status(&answer), "200", "{answer}");
+    assert!(answer.contains("\"held_ms\""), "one connection too many saw nothing: {answer}");
 }
 
 #[cfg(feature = "access")]

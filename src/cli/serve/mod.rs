@@ -367,13 +367,16 @@ fn config(settings: &Settings) -> Config {
 }
 
 /// That the system does not give what a start needs. Most of that passes by itself: an address comes with its
-/// interface, a directory with its mount. So a service is started again, unless it is certainly a mistake.
+/// interface, a directory with its mount. So a service is started again, unless it is certainly a mistake. What is
+/// not permitted stays so, except of a data directory: where it is mounted is another's until then.
 fn in_the_way(error: &io::Error, what: String) -> Failure {
     use io::ErrorKind as Kind;
     match error.kind() {
-        Kind::AlreadyExists | Kind::NotADirectory | Kind::IsADirectory | Kind::InvalidInput => {
-            Failure::usage(what)
-        }
+        Kind::AlreadyExists
+        | Kind::NotADirectory
+        | Kind::IsADirectory
+        | Kind::InvalidInput
+        | Kind::PermissionDenied => Failure::usage(what),
         _ => Failure::new(exit::BUSY, what),
     }
 }
@@ -381,11 +384,7 @@ fn in_the_way(error: &io::Error, what: String) -> Failure {
 /// That an address cannot be had, with the setting that names another; and who may be there already.
 fn cannot_listen(listen: SocketAddr, source: &io::Error, setting: &str, there: &str) -> Failure {
     let what = format!("cannot listen on {listen} ({})", reason(source));
-    let failure = match source.kind() {
-        io::ErrorKind::PermissionDenied => Failure::usage(what),
-        _ => in_the_way(source, what),
-    };
-    failure.hint(match source.kind() {
+    in_the_way(source, what).hint(match source.kind() {
         io::ErrorKind::AddrInUse => format!("{there}; choose another address with {setting}"),
         io::ErrorKind::PermissionDenied => {
             format!("ports below 1024 are reserved; choose another with {setting}")
@@ -413,8 +412,11 @@ fn cannot_serve(error: &ServerError) -> Failure {
                 _ => reason(source),
             };
             let what = format!("cannot use the data directory {} ({why})", directory.display());
-            in_the_way(source, what)
-                .hint("name another with --data-dir, or keep no state with --ephemeral")
+            let failure = match source.kind() {
+                io::ErrorKind::PermissionDenied => Failure::new(exit::BUSY, what),
+                _ => in_the_way(source, what),
+            };
+            failure.hint("name another with --data-dir, or keep no state with --ephemeral")
         }
         ServerError::DataExposed { path, chmod, .. } => Failure::usage(error.to_string())
             .hint(format!("chmod {chmod} {}", shell_word(&path.to_string_lossy()))),
@@ -517,6 +519,16 @@ mod tests {
         let mutual =
             at("127.0.0.1:5625", &format!("{tls}tls-client-ca = \"a\"\naccess-file = \"a\""));
         assert!(mutual.ends_with("--client-cert CERT.pem --client-key KEY.pem "), "{mutual}");
+    }
+
+    #[test]
+    fn what_is_forbidden_stays_so_except_where_something_is_yet_to_be_mounted() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let gone = io::Error::from(io::ErrorKind::NotFound);
+        assert_eq!(in_the_way(&denied(), String::new()).exit, exit::USAGE);
+        assert_eq!(in_the_way(&gone, String::new()).exit, exit::BUSY);
+        let unusable = ServerError::DataUnusable { directory: "data".into(), source: denied() };
+        assert_eq!(cannot_serve(&unusable).exit, exit::BUSY);
     }
 
     #[test]

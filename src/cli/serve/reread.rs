@@ -92,6 +92,10 @@ const STUCK_LOOKS: Duration = Duration::from_secs(1);
 const STUCK: &str =
     "the files of the configuration have been read for over 10 s, with no end in sight";
 
+/// What is told of rules that are left out.
+const CUT_OFF: &str = "the access file names nobody any more, as one that was cut off, so the rules of before hold; \
+                       if nobody is to come in any more, send SIGHUP";
+
 /// A configuration that was read whole.
 struct Next {
     /// What was read, in what can change; of the rest, what was before.
@@ -228,12 +232,20 @@ impl Running {
         loop {
             match told.recv_timeout(pause) {
                 Ok(done) => return Some(done),
-                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    log::error!(
+                        "the configuration is not read again any more, for reading it has failed: restart the coordinator"
+                    );
+                    notify::ready();
+                    return None;
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     if pause == READING_LONG {
                         log::error!(
                             "{STUCK}: is a file on a disk that does not answer, or a pipe?"
                         );
+                        // It serves, whatever becomes of this: a supervisor does not wait for it.
+                        notify::ready();
                         self.again.audit.note("reload", "refused", STUCK);
                         self.again.handle.reloaded(false);
                         self.later.get_or_insert(Ask::Changed);
@@ -267,14 +279,22 @@ impl Running {
         }
     }
 
-    /// Takes all of it over, or nothing.
+    /// Takes all of it over, or nothing; but of rules that nobody has meant only that they are there.
     fn reload(
         &mut self,
         read: Result<Next, Vec<Flaw>>,
         ask: &Ask,
     ) -> Result<Reloaded, Vec<ReloadMistake>> {
-        match read.and_then(|next| if_meant(next, ask, self.again.names_nobody)) {
-            Ok(next) => Ok(self.take_over(next, ask)),
+        match read {
+            Ok(mut next) => {
+                let is_cut_off = leave_out_unmeant(&mut next, ask, self.again.names_nobody);
+                let reloaded = self.take_over(next, ask);
+                if is_cut_off {
+                    self.note(ask, "refused", CUT_OFF);
+                    self.again.handle.reloaded(false);
+                }
+                Ok(reloaded)
+            }
             Err(flaws) => {
                 let mistakes = flaws.iter().map(|Flaw { piece, failure }| ReloadMistake {
                     piece: piece.to_string(),
@@ -353,14 +373,19 @@ impl Running {
     }
 }
 
-/// Refuses rules for nobody that nobody has asked for: they come of a file that was cut off, or is yet to be written.
-fn if_meant(next: Next, ask: &Ask, named_nobody: bool) -> Result<Next, Vec<Flaw>> {
+/// Leaves out rules for nobody that nobody has asked for: they come of a file that was cut off, or is yet to be
+/// written. A certificate that was renewed meanwhile does not wait for that. Says whether there were any.
+fn leave_out_unmeant(next: &mut Next, ask: &Ask, named_nobody: bool) -> bool {
     if named_nobody || !next.pieces.names_nobody() || !matches!(ask, Ask::Changed) {
-        return Ok(next);
+        return false;
     }
-    let failure = Failure::usage("it names nobody any more, as one that was cut off");
-    let failure = failure.hint("if nobody is to come in any more, send SIGHUP");
-    Err(vec![Flaw { piece: Piece::Access, failure }])
+    next.pieces.access = None;
+    // What is doubtful about them does not hold either.
+    let file = next.settings.access_file.iter().map(|it| format!("{}:", it.display()));
+    let file = file.collect::<String>();
+    next.pieces.doubts.retain(|doubt| !doubt.starts_with(&file));
+    next.pieces.doubts.push(CUT_OFF.to_owned());
+    true
 }
 
 /// Reads what goes with these settings. Nothing has changed by that.
@@ -520,11 +545,16 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             prepare(&now, &now, now.clone()).map_err(|flaws| format!("{flaws:?}")).unwrap()
         };
-        let refused = if_meant(next(""), &Ask::Changed, false).err().unwrap();
-        assert_eq!(refused[0].piece, Piece::Access);
-        assert!(refused[0].failure.in_one_line().contains("names nobody any more"));
-        assert!(if_meant(next(""), &Ask::Signal, false).is_ok());
-        assert!(if_meant(next(""), &Ask::Changed, true).is_ok(), "it named nobody before");
-        assert!(if_meant(next("[anyone]\n"), &Ask::Changed, false).is_ok());
+        let left_out = |text: &str, ask: &Ask, named_nobody| {
+            let mut next = next(text);
+            let is_left_out = leave_out_unmeant(&mut next, ask, named_nobody);
+            assert_eq!(next.pieces.access.is_none(), is_left_out, "all else is taken over");
+            assert_eq!(next.pieces.doubts == [CUT_OFF], is_left_out);
+            is_left_out
+        };
+        assert!(left_out("", &Ask::Changed, false));
+        assert!(!left_out("", &Ask::Signal, false));
+        assert!(!left_out("", &Ask::Changed, true), "it named nobody before");
+        assert!(!left_out("[anyone]\n", &Ask::Changed, false));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
@@ -44,6 +44,8 @@ pub(super) struct Line {
     read: VecDeque<ServerMessage>,
     /// The number of the latest question.
     latest: u64,
+    /// The number of the latest one that was answered.
+    answered: u64,
     /// When the next look may be, of all who look over HTTP.
     pace: Arc<Pace>,
     /// The run of the coordinator.
@@ -62,7 +64,7 @@ impl Line {
             .ok_or_else(|| nobody_to_ask(looker))?;
         let frames = FramedRead::new(stream, ClientCodec::new());
         let (read, pace) = (VecDeque::new(), Arc::clone(pace));
-        let mut line = Self { frames, read, latest: 0, pace, epoch: Epoch::default() };
+        let mut line = Self { frames, read, latest: 0, answered: 0, pace, epoch: Epoch::default() };
         if let Some(credential) = visitor.shown.clone() {
             line.say(ClientMessage::Authenticate { credential }).await?;
         }
@@ -118,37 +120,53 @@ impl Line {
         &mut self,
         question: impl FnOnce(u64) -> ClientMessage,
     ) -> Result<ServerMessage, Problem> {
-        self.exchange(question).await?
+        self.exchange(question, &mut false).await?
     }
 
-    /// Has something changed. If no answer comes, it may be done all the same, and later than that is known here.
+    /// Whether a question has no answer yet. What is said next is heard after that.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.latest != self.answered
+    }
+
+    /// Has something changed. If it was said and no answer comes, it may be done all the same, and later than that
+    /// is known here.
     pub(super) async fn order(
         &mut self,
         order: impl FnOnce(u64) -> ClientMessage,
     ) -> Result<ServerMessage, Problem> {
-        self.exchange(order).await.unwrap_or_else(|_| Err(Problem::not_known()))
+        // Whoever was said Goodbye to before is told that: nothing is done for it any more.
+        while let Some(came) = self.next().now_or_never() {
+            came?;
+        }
+        let mut is_said = false;
+        let answer = self.exchange(order, &mut is_said).await;
+        answer.unwrap_or_else(|why| Err(if is_said { Problem::not_known() } else { why }))
     }
 
     /// Says something, and waits for the answer to it; an error if none comes.
     async fn exchange(
         &mut self,
         said: impl FnOnce(u64) -> ClientMessage,
+        is_said: &mut bool,
     ) -> Result<Result<ServerMessage, Problem>, Problem> {
         self.latest += 1;
         let asked = self.latest;
         let answer = async {
             self.say(said(asked)).await?;
-            loop {
+            *is_said = true;
+            let answer = loop {
                 match self.next().await? {
                     ServerMessage::Rejected { request, code, message, .. }
                         if request == RequestId::new(asked) =>
                     {
-                        return Ok(Err(Problem::rejected(code, message)));
+                        break Err(Problem::rejected(code, message));
                     }
-                    message if message.query_id() == Some(asked) => return Ok(Ok(message)),
+                    message if message.query_id() == Some(asked) => break Ok(message),
                     _ => {}
                 }
-            }
+            };
+            self.answered = asked;
+            Ok(answer)
         };
         timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| Problem::late())?
     }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::Api;
 use super::errand;
+use super::line::Line;
 use super::ours;
 use super::visitor::Visitor;
 use crate::access::Verb;
@@ -48,7 +49,13 @@ pub(super) async fn revoke(
     let Asked { token, reason } = asked;
     let mut line = api.line(visitor).await?;
     // Who may break it need not see it.
-    let seen = timeout(GLIMPSE_TIMEOUT, glimpse(api, visitor, name)).await.ok().flatten();
+    let seen = timeout(GLIMPSE_TIMEOUT, glimpse(&mut line, name)).await.ok().flatten();
+    // A line is heard in turn, and what is to be done waits for no look; unless there can be no other line.
+    if line.is_unanswered()
+        && let Ok(another) = api.line(visitor).await
+    {
+        line = another;
+    }
     let answer = line
         .order(|query_id| ClientMessage::RevokeFor {
             query_id,
@@ -73,10 +80,8 @@ pub(super) async fn revoke(
     }
 }
 
-/// The lock as it is before, for the answer's text; none: it is not in use. Its line is its own, for what is to be
-/// done waits for no look.
-async fn glimpse(api: &Api, visitor: &Visitor, name: &str) -> Option<Option<LockStatus>> {
-    let mut line = api.line(visitor).await.ok()?;
+/// The lock as it is before, for the answer's text; none: it is not in use.
+async fn glimpse(line: &mut Line, name: &str) -> Option<Option<LockStatus>> {
     match line.look(Query::Lock { name: name.to_owned() }).await.ok()? {
         ServerMessage::LockStatus { mut locks, .. } => Some(locks.pop()),
         _ => None,

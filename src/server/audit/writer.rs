@@ -47,6 +47,15 @@ impl Drop for AuditWriter {
     }
 }
 
+#[cfg(test)]
+impl AuditWriter {
+    /// Ends it, and waits until all is written, however long that takes.
+    pub(in crate::server) fn end(self) {
+        self.ends.store(true, Ordering::Relaxed);
+        let _ended = self.over.recv();
+    }
+}
+
 impl Audit {
     /// One whose entries go into this queue.
     fn on(entries: SyncSender<Entry>) -> Self {
@@ -308,7 +317,7 @@ mod tests {
         for number in 0..100 {
             audit.tell(denied(number));
         }
-        drop(writer);
+        writer.end();
         let lines = lines(&file);
         assert_eq!(lines.len(), 100);
         for (number, line) in lines.iter().enumerate() {
@@ -373,7 +382,7 @@ mod tests {
                 audit.tell(denied(1));
             }
         }
-        drop(writer);
+        writer.end();
         let last = lines(&file).pop().unwrap();
         assert_eq!(last["event"], "left_out");
         assert!(last["reason"].as_str().unwrap().starts_with("100 more denials"), "{last}");
@@ -442,7 +451,7 @@ mod tests {
         fs::rename(&file, &moved).unwrap();
         audit.reopen();
         audit.tell(denied(1));
-        drop(writer);
+        writer.end();
         let last = lines(&file).pop().unwrap();
         assert_eq!(last["token"], 1);
     }

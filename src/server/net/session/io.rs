@@ -290,7 +290,9 @@ impl<S: Socket> ActorFuture<Session<S>> for Exchange {
         task: &mut Task<'_>,
     ) -> Poll<()> {
         session.transport().wakes(task);
-        // In this order: what the reading causes is written in the same turn.
+        // In this order: what the reading causes is written in the same turn. To read at once takes nothing of
+        // tokio's budget, so a flood ends this loop by `SUBMITS_MAX`, which pauses the reading, or where
+        // `poll_more` finds no more.
         loop {
             let read = session.transport().poll_heard(task);
             let Poll::Ready(read) = read else { break };

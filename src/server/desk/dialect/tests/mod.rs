@@ -426,7 +426,7 @@ fn one_connection_too_many_of_a_certificate_hears_of_the_limit_and_the_audit_log
     let full = "-ERR max number of clients reached: ann has 1 connections, its limit";
     assert_eq!(second.say("SET order other NX"), full);
     bench.audit(crate::server::Audit::default());
-    drop(writer);
+    writer.end();
     let audited = std::fs::read_to_string(&file).unwrap();
     let refused = |line: &&str| line.contains("sign_in") && line.contains("its limit");
     assert_eq!(audited.lines().filter(refused).count(), 1, "{audited}");
