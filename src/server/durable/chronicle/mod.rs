@@ -81,7 +81,7 @@ pub(crate) enum Flushed {
     Later,
     /// The journal is no more: all may be said, and nothing more is written down.
     Off,
-    /// The journal is wrong, and could not be made void: nothing may be said.
+    /// The journal is wrong, and could not be made void: nothing may be said but what it has already.
     Stuck,
 }
 
