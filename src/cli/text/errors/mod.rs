@@ -249,7 +249,7 @@ impl Attempt<'_> {
                 let (lock, why) = (quoted(self.lock), failure.what);
                 let what = format!("not known whether {lock} was revoked: {why}");
                 Failure::new(failure.exit, what).hint(format!(
-                    "it is done once the coordinator can save its state; `coordinator status {}` shows who holds it",
+                    "it may be done all the same, once the coordinator can save its state; `coordinator status {}` shows who holds it",
                     shell_word(self.lock)
                 ))
             }

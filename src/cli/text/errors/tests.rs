@@ -280,7 +280,7 @@ fn a_revocation_without_an_answer_is_not_called_failed() {
     assert_eq!(
         failure.plain(),
         "error: not known whether \"deploy\" was revoked: no coordinator answers at 127.0.0.1:5625 (no answer in time)\n  \
-         hint: it is done once the coordinator can save its state; `coordinator status deploy` shows who holds it\n"
+         hint: it may be done all the same, once the coordinator can save its state; `coordinator status deploy` shows who holds it\n"
     );
     let no = Error::Rejected { code: RejectionCode::Forbidden, message: "ann may not".to_owned() };
     assert!(ATTEMPT.not_revoked(&no).plain().starts_with("error: not revoked: ann may not\n"));
