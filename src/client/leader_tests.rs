@@ -199,6 +199,17 @@ async fn of_servers_that_do_not_welcome_us_in_time_each_is_told() {
 }
 
 #[tokio::test]
+async fn what_a_server_has_said_is_told_though_it_says_nothing_at_last() {
+    let nobody_leads =
+        |connection| if connection == 0 { Does::Names(String::new()) } else { Does::Waits };
+    let (dead, standby) = (nobody(), Member::start(nobody_leads));
+    let builder = Client::builder().connect_timeout(Duration::from_millis(400));
+    let told = builder.connect([&dead, &standby.address]).await.unwrap_err().to_string();
+    assert!(told.contains(&format!("{}: it does not lead", standby.address)), "{told}");
+    assert!(standby.count() > 1, "it was asked once");
+}
+
+#[tokio::test]
 async fn a_member_that_does_not_answer_leaves_time_for_the_others() {
     let (mute, leader) = (Member::always(Does::Waits), Member::always(Does::Leads));
     let builder = Client::builder().connect_timeout(Duration::from_millis(600));

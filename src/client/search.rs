@@ -109,9 +109,7 @@ impl Search {
                     return Next::Try;
                 }
             }
-            error if self.is_connected && error.is_timeout() => {
-                self.note("connected, but not welcomed");
-            }
+            error if self.is_connected && error.is_timeout() => self.note_silence(),
             Error::Unavailable { source, .. } if self.is_connected => self.note(&cause(source)),
             error if self.is_connected => self.note(&error.to_string()),
             error => {
@@ -147,11 +145,19 @@ impl Search {
         self.said.drain(..too_many);
     }
 
+    /// The server that was reached said nothing. What it has said a moment ago tells more than that.
+    fn note_silence(&mut self) {
+        let peer = self.dial.peer();
+        if !self.said.iter().any(|(known, _)| Some(known) == peer.as_ref()) {
+            self.note("connected, but not welcomed");
+        }
+    }
+
     /// The time is over: what was wrong.
     pub(super) fn timed_out(mut self, error: Error) -> Error {
         let is_one_of_several = self.servers.len() > 1;
         if self.is_connected && is_one_of_several && !self.has_spoken {
-            self.note("connected, but not welcomed");
+            self.note_silence();
         }
         let server = self.servers.name();
         let said = self.said.iter().map(|(server, what)| format!("{server}: {what}"));
