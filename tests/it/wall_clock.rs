@@ -57,6 +57,7 @@ impl WallClock {
 
     /// Puts the process that `command` starts under this clock.
     pub(crate) fn govern(&self, command: &mut Command) {
+        tidy_up_after_the_dead();
         command
             .env("LD_PRELOAD", library())
             .env("FAKETIME_TIMESTAMP_FILE", &self.file)
@@ -83,6 +84,17 @@ pub(crate) fn tidy_up_after(pid: &str) {
     for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
         // It may have ended in order, or never have been under any.
         let _not_there = fs::remove_file(Path::new(SHARED_MEMORY).join(name));
+    }
+}
+
+/// The same after all that are no more: a test that was killed did not tidy up.
+fn tidy_up_after_the_dead() {
+    for file in fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
+        let name = file.file_name().into_string().unwrap_or_default();
+        let pid = name.strip_prefix("faketime_shm_").or(name.strip_prefix("sem.faketime_sem_"));
+        if let Some(pid) = pid.filter(|pid| !Path::new("/proc").join(pid).exists()) {
+            tidy_up_after(pid);
+        }
     }
 }
 
