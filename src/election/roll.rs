@@ -417,7 +417,6 @@ impl Registrar {
         mut standing: watch::Receiver<Standing>,
         mut in_sync: watch::Receiver<Option<RunId>>,
     ) {
-        self.warn_of_namesake().await;
         loop {
             // Whoever may decide nothing leads by name only.
             let leads = match *standing.borrow_and_update() {
@@ -437,7 +436,7 @@ impl Registrar {
             let value = serde_json::to_vec(&self.entry).unwrap_or_default();
             // Also into another etcd that answers instead: an operator who looks there is to see who lives, and who leads.
             // If it cannot be written, the election says so.
-            let _ = self.etcd.put_anybodys(&self.key, value).await;
+            let before = self.etcd.replace_anybodys(&self.key, value).await.ok().flatten();
             self.name_standby(standby).await;
             // Also when another leads: that is told at once, though nothing of it is written here.
             let changed = async {
@@ -448,7 +447,7 @@ impl Registrar {
             };
             let _ = timeout(WRITTEN_EVERY, changed).await;
             self.hear_of_loss().await;
-            self.look_for_doubles().await;
+            self.look_for_doubles(before).await;
         }
     }
 
@@ -486,40 +485,20 @@ impl Registrar {
         }
     }
 
-    /// Looks whether another process that lives has its name, or its address. Its own entry was written here before: so
-    /// whoever has written another one there since then lives, and so does who has written one between two looks.
-    async fn look_for_doubles(&mut self) {
+    /// Looks whether another process that lives has its name, or its address. `before` is what stood in the place of
+    /// its own entry: each of two namesakes finds the other's there, though `members` shows only one. A process lives
+    /// that has written its entry anew between two looks; so a member that was started again is not taken for two.
+    async fn look_for_doubles(&mut self, before: Option<Found>) {
         let Ok(entries) = self.etcd.list(&self.members).await else { return };
+        let others = entries.into_iter().filter(|(key, _)| *key != self.key);
+        let namesake = before.map(|found| (self.key.clone(), found));
         let mut written = HashMap::new();
-        for (key, found) in entries {
+        for (key, found) in others.chain(namesake).collect::<Vec<_>>() {
             let Ok(other) = serde_json::from_slice::<Entry>(&found.value) else { continue };
-            if other.process == self.entry.process {
-                continue;
-            }
-            if key == self.key {
-                self.namesake_seen = Some(Instant::now());
-                self.entry.namesake = Some(other.address.clone());
-                if self.is_news(Double::Name, &other.process) {
-                    log::error!(
-                        "cluster: another process is a member of the name {}, too, at {}: coordinator members shows \
-                         one of the two, and takes that for both. Give each its own --member-name",
-                        self.name,
-                        other.address
-                    );
-                }
-            }
-            let before = self.written.get(&other.process);
-            let is_alive = key == self.key || before.is_some_and(|before| *before != other.written);
-            if is_alive
-                && other.address == self.entry.address
-                && self.is_news(Double::Address, &other.process)
-            {
-                log::error!(
-                    "cluster: another process, {}, says that it is at {}, too: clients and standbys find one of the \
-                     two, and neither may follow the other. Give each its own --advertise",
-                    key.strip_prefix(&self.members).unwrap_or_default(),
-                    other.address
-                );
+            let was_written = self.written.get(&other.process);
+            let is_alive = was_written.is_some_and(|before| *before != other.written);
+            if is_alive && other.process != self.entry.process {
+                self.tell_of_double(&key, &other);
             }
             written.insert(other.process, other.written);
         }
@@ -529,25 +508,33 @@ impl Registrar {
         }
     }
 
-    /// Whether the log was not told of this one yet. Of many it is told of the first.
-    fn is_news(&mut self, double: Double, process: &str) -> bool {
-        self.told.len() < DOUBLES_TOLD_MAX && self.told.insert((double, process.to_owned()))
-    }
-
-    /// Says so if a living process has the same name: then nobody can tell the two from each other.
-    async fn warn_of_namesake(&self) {
-        let Ok(reading) = self.etcd.read(&self.key).await else { return };
-        let value = reading.found.map(|found| found.value).unwrap_or_default();
-        let Ok(other) = serde_json::from_slice::<Entry>(&value) else { return };
-        let age = now().abs_diff(other.written);
-        if other.process != self.entry.process && age < LIVES_FOR.as_secs() {
-            log::warn!(
-                "cluster: {} (at {}) was here {age} s ago: is that another member of this name? \
-                 --member-name gives this one a name of its own",
-                self.name,
+    /// Says so, once of each, if a living process has its name or its address.
+    fn tell_of_double(&mut self, key: &str, other: &Entry) {
+        if key == self.key {
+            self.namesake_seen = Some(Instant::now());
+            self.entry.namesake = Some(other.address.clone());
+            if self.is_news(Double::Name, &other.process) {
+                log::error!(
+                    "cluster: another process is a member of the name {}, too, at {}: coordinator members shows \
+                     one of the two, and takes that for both. Give each its own --member-name",
+                    self.name,
+                    other.address
+                );
+            }
+        }
+        if other.address == self.entry.address && self.is_news(Double::Address, &other.process) {
+            log::error!(
+                "cluster: another process, {}, says that it is at {}, too: clients and standbys find one of the \
+                 two, and neither may follow the other. Give each its own --advertise",
+                key.strip_prefix(&self.members).unwrap_or_default(),
                 other.address
             );
         }
+    }
+
+    /// Whether the log was not told of this one yet. Of many it is told of the first.
+    fn is_news(&mut self, double: Double, process: &str) -> bool {
+        self.told.len() < DOUBLES_TOLD_MAX && self.told.insert((double, process.to_owned()))
     }
 }
 

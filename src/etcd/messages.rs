@@ -64,6 +64,9 @@ pub(super) struct PutRequest {
     /// The value.
     #[prost(bytes = "vec", tag = "2")]
     pub(super) value: Vec<u8>,
+    /// Whether the answer is to have what the key held before.
+    #[prost(bool, tag = "4")]
+    pub(super) prev_kv: bool,
 }
 
 /// It has.
@@ -72,6 +75,9 @@ pub(super) struct PutResponse {
     /// Who answers.
     #[prost(message, optional, tag = "1")]
     pub(super) header: Option<ResponseHeader>,
+    /// What the key held before, if anything, and if that was asked for.
+    #[prost(message, optional, tag = "2")]
+    pub(super) prev_kv: Option<KeyValue>,
 }
 
 /// Keys go.

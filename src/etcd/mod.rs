@@ -140,7 +140,9 @@ pub enum Step {
 impl From<Step> for messages::Request {
     fn from(step: Step) -> Self {
         match step {
-            Step::Put { key, value } => Self::Put(PutRequest { key: key.into(), value }),
+            Step::Put { key, value } => {
+                Self::Put(PutRequest { key: key.into(), value, prev_kv: false })
+            }
             Step::Delete { from, end } => {
                 Self::DeleteRange(DeleteRangeRequest { key: from.into(), range_end: end.into() })
             }
@@ -315,22 +317,24 @@ impl Etcd {
     ///
     /// If no endpoint answers, or one refuses. It may have been put nevertheless, or will be.
     pub async fn put(&self, key: &str, value: Vec<u8>) -> Result<(), EtcdError> {
-        self.put_to(key, value, Whose::Believed).await
+        let request = PutRequest { key: key.into(), value, prev_kv: false };
+        let (_, PutResponse { .. }) = self.call(PUT, request, Whose::Believed).await?;
+        Ok(())
     }
 
-    /// The same; if only another etcd answers than the one that is believed, there.
+    /// The same; if only another etcd answers than the one that is believed, there. Gives what the key held before.
     ///
     /// # Errors
     ///
     /// If no endpoint answers, or one refuses. It may have been put nevertheless, or will be.
-    pub async fn put_anybodys(&self, key: &str, value: Vec<u8>) -> Result<(), EtcdError> {
-        self.put_to(key, value, Whose::Anybodys).await
-    }
-
-    async fn put_to(&self, key: &str, value: Vec<u8>, whose: Whose) -> Result<(), EtcdError> {
-        let request = PutRequest { key: key.into(), value };
-        let (_, PutResponse { .. }) = self.call(PUT, request, whose).await?;
-        Ok(())
+    pub async fn replace_anybodys(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<Option<Found>, EtcdError> {
+        let request = PutRequest { key: key.into(), value, prev_kv: true };
+        let (_, answer): (_, PutResponse) = self.call(PUT, request, Whose::Anybodys).await?;
+        Ok(answer.prev_kv.map(Found::from))
     }
 
     /// Puts a value in place of the one that was put at the revision `expected`; 0: the key is not there.

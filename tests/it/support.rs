@@ -2,12 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::mem;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,6 +144,8 @@ impl From<Output> for Done {
 pub(crate) struct Running {
     pid: Pid,
     ended: mpsc::Receiver<Output>,
+    /// What has come over its standard error, if that is a pipe of ours.
+    err: Arc<Mutex<Vec<u8>>>,
 }
 
 /// Starts `command` and reads what it prints.
@@ -170,11 +173,31 @@ pub(crate) fn run_with_input(mut command: Command, input: &str) -> Done {
 }
 
 impl Running {
-    fn watch(child: Child) -> Self {
+    fn watch(mut child: Child) -> Self {
         let pid = Pid::from_child(&child);
         let (tell, ended) = mpsc::channel();
-        thread::spawn(move || tell.send(child.wait_with_output().unwrap()));
-        Self { pid, ended }
+        let err = Arc::new(Mutex::new(Vec::new()));
+        let (pipe, kept) = (child.stderr.take(), Arc::clone(&err));
+        let reader = thread::spawn(move || {
+            let mut part = [0; 4096];
+            let Some(mut pipe) = pipe else { return };
+            while let Ok(count @ 1..) = pipe.read(&mut part) {
+                kept.lock().unwrap().extend_from_slice(&part[..count]);
+            }
+        });
+        let kept = Arc::clone(&err);
+        thread::spawn(move || {
+            let mut output = child.wait_with_output().unwrap();
+            reader.join().unwrap();
+            output.stderr = mem::take(&mut kept.lock().unwrap());
+            tell.send(output)
+        });
+        Self { pid, ended, err }
+    }
+
+    /// What it has said over its standard error until now.
+    pub(crate) fn err_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.err.lock().unwrap()).into_owned()
     }
 
     pub(crate) fn id(&self) -> String {

@@ -2,8 +2,6 @@
 
 use serde_json::Value;
 
-use rustix::process::Signal;
-
 use super::etcd::Etcd;
 use super::serving::{LEASE, as_strs, flags};
 use crate::api::{document, is_described};
@@ -69,29 +67,35 @@ fn a_leader_and_its_standby_tell_wherever_one_looks_who_leads_and_who_is_in_sync
     }
 }
 
-#[test]
-fn members_that_share_a_name_or_an_address_are_told_so_in_their_logs_and_by_members() {
+const ADDRESSES: [&str; 2] = ["10.0.0.7:5625", "10.0.0.8:5625"];
+
+/// Two members with these names at these addresses: `members` says `seen` of them, and one of them says `logged`.
+fn two_are_told(both: [(&str, &str); 2], seen: &str, logged: &str) {
     let etcd = Etcd::start();
-    let [one, other] = ["10.0.0.7:5625", "10.0.0.8:5625"];
-    let members = [("a", one), ("b", one), ("a", other)].map(|(name, address)| {
+    let members = both.map(|(name, address)| {
         let more = ["--member-name", name, "--advertise", address].map(str::to_owned);
         Server::start_with(Home::new(), &as_strs(&[&flags(&[&etcd], LEASE)[..], &more].concat()))
     });
     let home = Home::new();
-    let url = etcd.url();
-    let says = |what: &str| {
-        let words = ["members", "--cluster", "test", "--etcd", &url];
-        eventually(what, || run(home.coordinator(&words)).out.contains(what).then_some(()));
-    };
-    says(&format!("a and b are both at {one}, as they say"));
+    let words = ["members", "--cluster", "test", "--etcd", &etcd.url()];
+    eventually(seen, || run(home.coordinator(&words)).out.contains(seen).then_some(()));
+    // Each looks at the list of members when its own turn comes.
+    let is_logged = || members.iter().any(|it| it.process.err_so_far().contains(logged));
+    eventually(logged, || is_logged().then_some(()));
+}
+
+#[test]
+fn members_that_share_an_address_are_told_so_by_members_and_in_their_logs() {
+    let [one, _] = ADDRESSES;
+    let seen = format!("a and b are both at {one}, as they say");
+    two_are_told([("a", one), ("b", one)], &seen, &format!("says that it is at {one}, too"));
+}
+
+#[test]
+fn members_that_share_a_name_are_told_so_by_members_and_in_their_logs() {
+    let [one, other] = ADDRESSES;
     // Only one of the two is shown, and says it of the other.
-    says(&format!("two members have the name a, one at {one} and one at {other}"));
-    let logs = members.map(|it| it.process).map(|it| {
-        it.signal(Signal::TERM);
-        it.end().err
-    });
-    let logs = logs.concat();
-    let name = "another process is a member of the name a, too, at 10.0.0.";
-    assert!(logs.contains(name), "{logs}");
-    assert!(logs.contains(&format!("says that it is at {one}, too")), "{logs}");
+    let seen = format!("two members have the name a, one at {one} and one at {other}");
+    let logged = "another process is a member of the name a, too, at 10.0.0.";
+    two_are_told([("a", one), ("a", other)], &seen, logged);
 }
