@@ -16,7 +16,7 @@ use super::record::{Author, decode, text};
 use super::{ClusterName, Leader, Standing};
 use crate::clock::Until;
 use crate::cluster::{Arbiter, Event, RunId, Seat, Tenure, Version};
-use crate::etcd::{Etcd, EtcdError, EtcdOptions, Found, Step};
+use crate::etcd::{Etcd, EtcdError, EtcdOptions, Found, Replaced, Step};
 
 /// How often an entry is written anew.
 const WRITTEN_EVERY: Duration = Duration::from_secs(5);
@@ -368,6 +368,8 @@ pub(super) struct Registrar {
     lost: String,
     /// The member itself.
     pledge: Pledge,
+    /// Where and when the entry was put last: the cluster of etcds, and the revision.
+    own: Option<(u64, u64)>,
     /// When another process of the same name was seen last.
     namesake_seen: Option<Instant>,
     /// When each process had written its entry, as of the last look.
@@ -401,9 +403,20 @@ impl Registrar {
             namesake: None,
         };
         let (name, members, lost) = (author.name.clone(), prefix(cluster), lost(cluster));
-        let (written, told) = (HashMap::new(), HashSet::new());
-        let (namesake_seen, until) = (None, Until::default());
-        Self { etcd, key, entry, name, members, lost, pledge, namesake_seen, written, told, until }
+        Self {
+            etcd,
+            key,
+            entry,
+            name,
+            members,
+            lost,
+            pledge,
+            own: None,
+            namesake_seen: None,
+            written: HashMap::new(),
+            told: HashSet::new(),
+            until: Until::default(),
+        }
     }
 
     /// The same of one that may decide until then, if it leads.
@@ -436,7 +449,8 @@ impl Registrar {
             let value = serde_json::to_vec(&self.entry).unwrap_or_default();
             // Also into another etcd that answers instead: an operator who looks there is to see who lives, and who leads.
             // If it cannot be written, the election says so.
-            let before = self.etcd.replace_anybodys(&self.key, value).await.ok().flatten();
+            let replaced = self.etcd.replace_anybodys(&self.key, value).await.ok();
+            let namesake = replaced.and_then(|it| self.namesake(it));
             self.name_standby(standby).await;
             // Also when another leads: that is told at once, though nothing of it is written here.
             let changed = async {
@@ -447,7 +461,7 @@ impl Registrar {
             };
             let _ = timeout(WRITTEN_EVERY, changed).await;
             self.hear_of_loss().await;
-            self.look_for_doubles(before).await;
+            self.look_for_doubles(namesake).await;
         }
     }
 
@@ -485,50 +499,54 @@ impl Registrar {
         }
     }
 
-    /// Looks whether another process that lives has its name, or its address. `before` is what stood in the place of
-    /// its own entry: each of two namesakes finds the other's there, though `members` shows only one. A process lives
-    /// that has written its entry anew between two looks; so a member that was started again is not taken for two.
-    async fn look_for_doubles(&mut self, before: Option<Found>) {
+    /// Another process that has written in the place of the own entry since that was written before. So each of two
+    /// namesakes finds the other, though `members` shows only one, and one that was started again is not taken for two.
+    fn namesake(&mut self, replaced: Replaced) -> Option<Entry> {
+        let before = self.own.replace((replaced.cluster, replaced.revision));
+        let (found, (cluster, revision)) = (replaced.found?, before?);
+        let is_later = cluster == replaced.cluster && found.revision > revision;
+        let entry: Entry = serde_json::from_slice(&found.value).ok().filter(|_| is_later)?;
+        (entry.process != self.entry.process).then_some(entry)
+    }
+
+    /// Looks whether another process that lives has its name, or its address. Of another name, one lives that has
+    /// written its entry anew between two looks.
+    async fn look_for_doubles(&mut self, namesake: Option<Entry>) {
+        if let Some(namesake) = namesake {
+            self.namesake_seen = Some(Instant::now());
+            self.entry.namesake = Some(namesake.address.clone());
+            if self.is_news(Double::Name, &namesake.process) {
+                log::error!(
+                    "cluster: another process is a member of the name {}, too, at {}: coordinator members shows \
+                     one of the two, and takes that for both. Give each its own --member-name",
+                    self.name,
+                    namesake.address
+                );
+            }
+        }
         let Ok(entries) = self.etcd.list(&self.members).await else { return };
-        let others = entries.into_iter().filter(|(key, _)| *key != self.key);
-        let namesake = before.map(|found| (self.key.clone(), found));
         let mut written = HashMap::new();
-        for (key, found) in others.chain(namesake).collect::<Vec<_>>() {
+        for (key, found) in entries {
             let Ok(other) = serde_json::from_slice::<Entry>(&found.value) else { continue };
-            let was_written = self.written.get(&other.process);
-            let is_alive = was_written.is_some_and(|before| *before != other.written);
-            if is_alive && other.process != self.entry.process {
-                self.tell_of_double(&key, &other);
+            let before = self.written.get(&other.process);
+            let is_alive = before.is_some_and(|before| *before != other.written);
+            if key != self.key
+                && is_alive
+                && other.address == self.entry.address
+                && self.is_news(Double::Address, &other.process)
+            {
+                log::error!(
+                    "cluster: another process, {}, says that it is at {}, too: clients and standbys find one of the \
+                     two, and neither may follow the other. Give each its own --advertise",
+                    key.strip_prefix(&self.members).unwrap_or_default(),
+                    other.address
+                );
             }
             written.insert(other.process, other.written);
         }
         self.written = written;
         if self.namesake_seen.is_some_and(|seen| seen.elapsed() > LIVES_FOR) {
             (self.namesake_seen, self.entry.namesake) = (None, None);
-        }
-    }
-
-    /// Says so, once of each, if a living process has its name or its address.
-    fn tell_of_double(&mut self, key: &str, other: &Entry) {
-        if key == self.key {
-            self.namesake_seen = Some(Instant::now());
-            self.entry.namesake = Some(other.address.clone());
-            if self.is_news(Double::Name, &other.process) {
-                log::error!(
-                    "cluster: another process is a member of the name {}, too, at {}: coordinator members shows \
-                     one of the two, and takes that for both. Give each its own --member-name",
-                    self.name,
-                    other.address
-                );
-            }
-        }
-        if other.address == self.entry.address && self.is_news(Double::Address, &other.process) {
-            log::error!(
-                "cluster: another process, {}, says that it is at {}, too: clients and standbys find one of the \
-                 two, and neither may follow the other. Give each its own --advertise",
-                key.strip_prefix(&self.members).unwrap_or_default(),
-                other.address
-            );
         }
     }
 

@@ -104,6 +104,17 @@ pub struct Reading {
     pub found: Option<Found>,
 }
 
+/// What a key held before it was given another value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// The cluster of etcds that says so.
+    pub cluster: u64,
+    /// The revision at which the new value was put.
+    pub revision: u64,
+    /// What was found in its place; none: the key was not there.
+    pub found: Option<Found>,
+}
+
 /// What a swap came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swap {
@@ -322,19 +333,20 @@ impl Etcd {
         Ok(())
     }
 
-    /// The same; if only another etcd answers than the one that is believed, there. Gives what the key held before.
+    /// The same; if only another etcd answers than the one that is believed, there. Tells what the key held before.
     ///
     /// # Errors
     ///
     /// If no endpoint answers, or one refuses. It may have been put nevertheless, or will be.
-    pub async fn replace_anybodys(
-        &self,
-        key: &str,
-        value: Vec<u8>,
-    ) -> Result<Option<Found>, EtcdError> {
+    pub async fn replace_anybodys(&self, key: &str, value: Vec<u8>) -> Result<Replaced, EtcdError> {
         let request = PutRequest { key: key.into(), value, prev_kv: true };
-        let (_, answer): (_, PutResponse) = self.call(PUT, request, Whose::Anybodys).await?;
-        Ok(answer.prev_kv.map(Found::from))
+        let (endpoint, answer): (_, PutResponse) = self.call(PUT, request, Whose::Anybodys).await?;
+        let header = answer.header.unwrap_or_default();
+        Ok(Replaced {
+            cluster: self.cluster(endpoint, Some(&header))?,
+            revision: header.revision.unsigned_abs(),
+            found: answer.prev_kv.map(Found::from),
+        })
     }
 
     /// Puts a value in place of the one that was put at the revision `expected`; 0: the key is not there.
