@@ -17,7 +17,6 @@ use crate::compare::{in_short, machine};
 use crate::etcd::{Etcd, EtcdLink};
 use crate::figures::{CPU, Comparison, PER_SECOND};
 use crate::load::{Error, Peer, Plan};
-use crate::secure::Security;
 use crate::service::{self, Kind, Service, free_port, is_in_path};
 use crate::tables::{Goal, figure, micros, table};
 use crate::workloads::{closed_name, kept};
@@ -172,7 +171,7 @@ impl Peer for Etcds {
 /// Measures all three, in rounds.
 pub(crate) async fn run(options: &Options) -> Result<Value, Failure> {
     let coordinator = std::path::absolute(&options.coordinator)?;
-    let kind = Kind::Coordinator(Security::Plain);
+    let kind = Kind::US;
     let alone = Service::start(kind, &coordinator, &["--http-listen", ""]).await?;
     let mut cluster = Cluster::start(&coordinator)?;
     let mut versions = Map::new();

@@ -13,7 +13,6 @@ use tokio::time::sleep;
 
 use crate::filler::Filler;
 use crate::load::{Connections, Extent, Locks, Plan, Priority, Rhythm};
-use crate::secure::Security;
 use crate::service::{Kind, Service};
 use crate::{Failure, Options, workloads};
 
@@ -95,8 +94,7 @@ pub(crate) async fn run(options: &Options) -> Result<Value, Failure> {
 async fn measure(case: Case, options: &Options) -> Result<Value, Failure> {
     let flags = flags(options);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let server =
-        Service::start(Kind::Coordinator(Security::Plain), &options.coordinator, &flags).await?;
+    let server = Service::start(Kind::US, &options.coordinator, &flags).await?;
     let mut fillers = fillers(&server.address).await?;
     let cost_before = cost(&server, options).await?;
     let memory_before = memory(&server)?;

@@ -14,8 +14,9 @@ const SIZE: (u32, u32) = (800, 460);
 /// How far the axis of connections goes: beyond the last point there is room for the legend.
 const RIGHT_END: f64 = 5_000.0;
 /// A colour for each service, told apart also by those who do not see red and green differ.
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 90, 160),
+    RGBColor(120, 180, 230),
     RGBColor(120, 120, 120),
     RGBColor(200, 80, 20),
     RGBColor(0, 150, 120),

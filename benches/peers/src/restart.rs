@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::filler::Filler;
 use crate::growth::{self, flags};
-use crate::secure::Security;
 use crate::service::{Kind, Service};
 use crate::{Failure, Options};
 
@@ -17,9 +16,7 @@ pub(crate) async fn run(options: &Options) -> Result<Value, Failure> {
         for distance in ["process", "machine"] {
             let flags = [flags(options), ["--journal".into(), distance.into()].into()].concat();
             let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-            let mut server =
-                Service::start(Kind::Coordinator(Security::Plain), &options.coordinator, &flags)
-                    .await?;
+            let mut server = Service::start(Kind::US, &options.coordinator, &flags).await?;
             let mut fillers = growth::fillers(&server.address).await?;
             let began = Instant::now();
             growth::hold(&mut fillers, options.stored).await?;

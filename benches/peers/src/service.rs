@@ -45,9 +45,7 @@ pub(crate) enum Kind {
     /// A server that does nothing: the limit.
     Echo(Security),
     /// Us.
-    Coordinator(Security),
-    /// Us, with a journal that is synced before anything is said.
-    Durable,
+    Coordinator(Journal, Security),
     /// Redis.
     Redis,
     /// etcd.
@@ -58,26 +56,56 @@ pub(crate) enum Kind {
     Postgres,
 }
 
+/// How far what the coordinator says is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Journal {
+    /// Not at all, as the echo server keeps nothing.
+    Off,
+    /// As it comes: it outlives the process.
+    Process,
+    /// It outlives the machine: it is synced before anything is said.
+    Machine,
+}
+
+impl Journal {
+    /// As `--journal` has it.
+    fn distance(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Process => "process",
+            Self::Machine => "machine",
+        }
+    }
+}
+
 impl Kind {
+    /// The coordinator as it comes.
+    pub(crate) const US: Self = Self::Coordinator(Journal::Process, Security::Plain);
     /// All of them, in the order of the tables.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Echo(Security::Plain),
-        Self::Coordinator(Security::Plain),
+        Self::US,
+        Self::Coordinator(Journal::Off, Security::Plain),
         Self::Redis,
         Self::Etcd,
         Self::ZooKeeper,
     ];
     /// Those that answer when all is on disk; Postgres, whose advisory locks never are, for comparison.
-    pub(crate) const DURABLE: [Self; 4] =
-        [Self::Durable, Self::Etcd, Self::ZooKeeper, Self::Postgres];
-    /// Those whose connections can be secured, plain first.
+    pub(crate) const DURABLE: [Self; 4] = [
+        Self::Coordinator(Journal::Machine, Security::Plain),
+        Self::Etcd,
+        Self::ZooKeeper,
+        Self::Postgres,
+    ];
+    /// Those whose connections can be secured, plain first. The echo server has no journal, so the coordinator has
+    /// none here: what is told is what TLS costs.
     pub(crate) const SECURED: [Self; 6] = [
         Self::Echo(Security::Plain),
         Self::Echo(Security::Tls),
         Self::Echo(Security::Mutual),
-        Self::Coordinator(Security::Plain),
-        Self::Coordinator(Security::Tls),
-        Self::Coordinator(Security::Mutual),
+        Self::Coordinator(Journal::Off, Security::Plain),
+        Self::Coordinator(Journal::Off, Security::Tls),
+        Self::Coordinator(Journal::Off, Security::Mutual),
     ];
 
     /// Its name in results and tables.
@@ -86,10 +114,11 @@ impl Kind {
             Self::Echo(Security::Plain) => "echo",
             Self::Echo(Security::Tls) => "echo-tls",
             Self::Echo(Security::Mutual) => "echo-mutual",
-            Self::Coordinator(Security::Plain) => "coordinator",
-            Self::Coordinator(Security::Tls) => "coordinator-tls",
-            Self::Coordinator(Security::Mutual) => "coordinator-mutual",
-            Self::Durable => "coordinator-machine",
+            Self::Coordinator(Journal::Off, Security::Plain) => "coordinator-off",
+            Self::Coordinator(Journal::Process, Security::Plain) => "coordinator",
+            Self::Coordinator(Journal::Machine, Security::Plain) => "coordinator-machine",
+            Self::Coordinator(_, Security::Tls) => "coordinator-tls",
+            Self::Coordinator(_, Security::Mutual) => "coordinator-mutual",
             Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::Etcd => "etcd",
@@ -100,10 +129,8 @@ impl Kind {
     /// How its connections are made.
     fn security(self) -> Security {
         match self {
-            Self::Echo(security) | Self::Coordinator(security) => security,
-            Self::Durable | Self::Redis | Self::Etcd | Self::ZooKeeper | Self::Postgres => {
-                Security::Plain
-            }
+            Self::Echo(security) | Self::Coordinator(_, security) => security,
+            Self::Redis | Self::Etcd | Self::ZooKeeper | Self::Postgres => Security::Plain,
         }
     }
 
@@ -115,7 +142,7 @@ impl Kind {
         };
         match self {
             Self::Echo(_) => None,
-            Self::Coordinator(_) | Self::Durable => said(coordinator),
+            Self::Coordinator(..) => said(coordinator),
             Self::Postgres => said(&postgres_programs()?.join("postgres")),
             Self::Redis => {
                 let words = said(Path::new("redis-server"))?;
@@ -136,7 +163,7 @@ impl Kind {
             Some(format!("{what} is not installed (Debian: apt-get install {package})"))
         };
         match self {
-            Self::Coordinator(_) | Self::Durable if !coordinator.exists() => {
+            Self::Coordinator(..) if !coordinator.exists() => {
                 Some(format!("{} is not there; build it first", coordinator.display()))
             }
             Self::Redis if !is_in_path("redis-server") => package("redis-server", "redis-server"),
@@ -146,8 +173,7 @@ impl Kind {
             }
             Self::Postgres if postgres_programs().is_none() => package("Postgres", "postgresql"),
             Self::Echo(_)
-            | Self::Coordinator(_)
-            | Self::Durable
+            | Self::Coordinator(..)
             | Self::Redis
             | Self::Etcd
             | Self::ZooKeeper
@@ -261,9 +287,7 @@ impl Service {
         let (address, plan) = (self.address.clone(), plan.clone());
         match self.kind {
             Kind::Echo(_) => greet(Echo::new(address, self.tls(), &plan), &plan).await,
-            Kind::Coordinator(_) | Kind::Durable => {
-                greet(us(address, self.tls(), &plan), &plan).await
-            }
+            Kind::Coordinator(..) => greet(us(address, self.tls(), &plan), &plan).await,
             Kind::Postgres => greet(Postgres { address, plan: plan.clone() }, &plan).await,
             Kind::Redis => greet(Redis::new(address, plan.clone()).await?, &plan).await,
             Kind::Etcd => greet(Etcd { address, plan: plan.clone() }, &plan).await,
@@ -279,7 +303,7 @@ impl Service {
                 let peer = Echo::new(address, self.tls(), &plan);
                 self.measure_as(peer, plan).await
             }
-            Kind::Coordinator(_) | Kind::Durable => {
+            Kind::Coordinator(..) => {
                 let peer = us(address, self.tls(), &plan);
                 self.measure_as(peer, plan).await
             }
@@ -426,15 +450,10 @@ fn command(
             command.args(security.flags(directory));
             (command, None)
         }
-        Kind::Coordinator(security) => {
+        Kind::Coordinator(journal, security) => {
             let mut command = serve(coordinator, "127.0.0.1:0", &data);
-            command.args(security.flags(directory));
+            command.args(["--journal", journal.distance()]).args(security.flags(directory));
             command.arg("--port-file").arg(port_file(directory));
-            (command, None)
-        }
-        Kind::Durable => {
-            let mut command = serve(coordinator, "127.0.0.1:0", &data);
-            command.args(["--journal", "machine", "--port-file"]).arg(port_file(directory));
             (command, None)
         }
         Kind::Postgres => {

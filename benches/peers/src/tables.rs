@@ -17,14 +17,17 @@ use crate::{Failure, cluster, libraries, plots};
 /// Shown where there is no figure.
 const NONE: &str = "–";
 /// The services, in the order of the columns, and what they are called there.
-pub(crate) const PEERS: [(&str, &str); 5] = [
+pub(crate) const PEERS: [(&str, &str); 6] = [
     ("coordinator", "coordinator"),
+    (WITHOUT_JOURNAL, "coordinator, journal off"),
     ("echo", "echo"),
     ("redis", "Redis"),
     ("etcd", "etcd"),
     ("zookeeper", "ZooKeeper"),
 ];
 const US: &str = "coordinator";
+/// The coordinator that keeps nothing, as the echo server does.
+const WITHOUT_JOURNAL: &str = "coordinator-off";
 const LIMIT: &str = "echo";
 /// Services in which nothing goes from hand to hand.
 const WITHOUT_QUEUE: [&str; 2] = [LIMIT, "redis"];
@@ -222,15 +225,15 @@ fn closed_loop(all: Comparison) -> String {
         let name = closed_name(connections);
         let mut row = vec![connections.to_string()];
         row.extend(PEERS.map(|(peer, _)| figure(all.median(&name, peer, PER_SECOND))));
-        row.extend(
-            [LIMIT, "redis", "etcd"]
-                .map(|peer| figure(all.ratio((&name, US, PER_SECOND), (&name, peer, PER_SECOND)))),
-        );
+        let ratios = [(US, LIMIT), (WITHOUT_JOURNAL, LIMIT), (US, "redis"), (US, "etcd")];
+        row.extend(ratios.map(|(ours, peer)| {
+            figure(all.ratio((&name, ours, PER_SECOND), (&name, peer, PER_SECOND)))
+        }));
         row
     });
     let mut heads = vec!["connections"];
     heads.extend(PEERS.map(|(_, title)| title));
-    heads.extend(["÷ echo", "÷ Redis", "÷ etcd"]);
+    heads.extend(["÷ echo", "off ÷ echo", "÷ Redis", "÷ etcd"]);
     table(&heads, &rows) + "\n![pairs per second, closed loop](performance/pairs.svg)\n"
 }
 
@@ -239,12 +242,15 @@ fn closed_loop_cpu(all: Comparison) -> String {
         let name = closed_name(connections);
         let mut row = vec![connections.to_string()];
         row.extend(PEERS.map(|(peer, _)| figure(micros(all.median(&name, peer, CPU)))));
-        row.push(figure(all.ratio((&name, US, CPU), (&name, LIMIT, CPU))));
+        row.extend(
+            [US, WITHOUT_JOURNAL]
+                .map(|ours| figure(all.ratio((&name, ours, CPU), (&name, LIMIT, CPU)))),
+        );
         row
     });
     let mut heads = vec!["connections"];
     heads.extend(PEERS.map(|(_, title)| title));
-    heads.push("÷ echo");
+    heads.extend(["÷ echo", "off ÷ echo"]);
     table(&heads, &rows) + "\n![server CPU per pair, closed loop](performance/cpu.svg)\n"
 }
 
@@ -284,9 +290,14 @@ fn tls_workloads() -> Vec<(String, String)> {
 /// By TLS, the coordinator is to cost so many times what the echo server costs at most.
 const TLS_GOAL: f64 = 1.15;
 
+/// The service that is asked by these means. Neither of the two has a journal.
+fn secured(peer: &str, by: &str) -> String {
+    if peer == US && by.is_empty() { WITHOUT_JOURNAL.to_owned() } else { format!("{peer}{by}") }
+}
+
 /// The coordinator's CPU beside the echo server's, both by these means.
 fn tls_ratio(all: Comparison, workload: &str, by: &str) -> Option<f64> {
-    let (us, limit) = (format!("{US}{by}"), format!("{LIMIT}{by}"));
+    let (us, limit) = (secured(US, by), secured(LIMIT, by));
     all.ratio((workload, &us, CPU), (workload, &limit, CPU))
 }
 
@@ -312,9 +323,7 @@ fn tls(all: Comparison) -> String {
         let cpu = |peer: &str| all.median(&workload, peer, CPU);
         let mut row = vec![title];
         for peer in [LIMIT, US] {
-            row.push(figure(micros(cpu(peer))));
-            row.push(figure(micros(cpu(&format!("{peer}-tls")))));
-            row.push(figure(micros(cpu(&format!("{peer}-mutual")))));
+            row.extend(["", "-tls", "-mutual"].map(|by| figure(micros(cpu(&secured(peer, by))))));
         }
         row.extend(["", "-tls", "-mutual"].map(|by| figure(tls_ratio(all, &workload, by))));
         row
@@ -367,7 +376,7 @@ const STORM_GOAL_MS: f64 = 5.0;
 
 /// Those beside whom it is measured, and by which means they are asked.
 fn storms() -> [(&'static str, &'static str); 3] {
-    [(US, "plain"), ("coordinator-tls", "TLS"), ("coordinator-mutual", "mutual TLS")]
+    [(WITHOUT_JOURNAL, "plain"), ("coordinator-tls", "TLS"), ("coordinator-mutual", "mutual TLS")]
 }
 
 /// How long a client waits beside a storm.

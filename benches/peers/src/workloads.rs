@@ -113,11 +113,7 @@ impl Workload {
             // They have no queue from which a lock could go from hand to hand: the one grants
             // nothing, the other to whoever happens to ask first.
             Kind::Echo(_) | Kind::Redis => self.plan.locks == Locks::Own,
-            Kind::Coordinator(_)
-            | Kind::Durable
-            | Kind::Etcd
-            | Kind::ZooKeeper
-            | Kind::Postgres => true,
+            Kind::Coordinator(..) | Kind::Etcd | Kind::ZooKeeper | Kind::Postgres => true,
         }
     }
 }

@@ -99,7 +99,7 @@ impl Library {
     /// What it talks to.
     fn service(self) -> Kind {
         match self {
-            Self::Bare | Self::Ours => Kind::Coordinator(crate::secure::Security::Plain),
+            Self::Bare | Self::Ours => Kind::US,
             Self::Redis => Kind::Redis,
             Self::Etcd => Kind::Etcd,
         }
