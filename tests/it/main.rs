@@ -23,6 +23,7 @@ mod demo;
 mod examples;
 mod files;
 mod forked;
+mod free_port;
 mod graph;
 #[path = "../../src/testing/history/mod.rs"]
 mod history;

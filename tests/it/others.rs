@@ -21,6 +21,11 @@ async fn connect(address: &str) -> Client {
     Client::builder().ttl(TTL).connect(address).await.unwrap()
 }
 
+/// With a lease that no test waits for.
+async fn connect_for_long(address: &str) -> Client {
+    Client::connect(address).await.unwrap()
+}
+
 /// Asks for "printer", tells `who` it is for when it is granted, and returns when it is in line.
 async fn queue_up(
     client: &Client,
@@ -49,9 +54,9 @@ fn of_two_requests_of_one_client_the_one_that_is_given_up_leaves_and_the_other_s
     let server = Server::start();
     Runtime::new().unwrap().block_on(async {
         let (holder, two, rival) = (
-            connect(&server.address).await,
-            connect(&server.address).await,
-            connect(&server.address).await,
+            connect_for_long(&server.address).await,
+            connect_for_long(&server.address).await,
+            connect_for_long(&server.address).await,
         );
         let guard = holder.lock("printer").await.unwrap();
         let (tell, mut granted) = mpsc::unbounded_channel();

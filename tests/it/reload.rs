@@ -91,13 +91,26 @@ impl Whole {
         (allowed.unwrap_or("none"), shown)
     }
 
+    fn log(&self) -> String {
+        fs::read_to_string(self.server.home.path("log")).unwrap()
+    }
+
+    /// Waits until this is in the log, which another thread writes.
+    fn is_told(&self, what: &str) {
+        eventually(what, || self.log().contains(what).then_some(()));
+    }
+
     /// Whether lines at `debug` are in the log.
     fn is_at_debug(&self) -> bool {
-        let log = || fs::read_to_string(self.server.home.path("log")).unwrap().len();
-        let before = log();
+        let before = self.log().len();
         self.take("old", "x");
-        let text = fs::read_to_string(self.server.home.path("log")).unwrap();
-        text[before..].contains("DEBUG")
+        // What is told whatever the filter is told behind all that was before it.
+        self.server.process.signal(Signal::USR1);
+        eventually("its state is told", || {
+            let text = self.log();
+            let (before, _) = text[before..].split_once("INFO  counters ")?;
+            Some(before.contains("DEBUG"))
+        })
     }
 }
 
@@ -171,8 +184,7 @@ fn whether_there_is_tls_changes_by_a_restart_only_and_holds_nothing_else_up() {
     );
     whole.reload(1);
     eventually("the rules hold", || (whole.holds().0 == "new").then_some(()));
-    let log = fs::read_to_string(whole.server.home.path("log")).unwrap();
-    assert!(log.contains("effective only after a restart: tls-cert"), "{log}");
+    whole.is_told("effective only after a restart: tls-cert");
 }
 
 #[test]
@@ -184,11 +196,11 @@ fn a_certificate_that_expires_soon_or_has_expired_is_warned_of_at_start_and_relo
     let (cert, key) = (home.path("server.pem"), home.path("server.key"));
     whole.authority.issue_for_days(&["127.0.0.1"], &cert, &key, 9);
     whole.reload(1);
-    assert!(log().contains("server.pem expires in 8d23h"), "{}", log());
+    whole.is_told("server.pem expires in 8d23h");
     whole.authority.issue_for_days(&["127.0.0.1"], &cert, &key, -3);
     // Rules can be changed whatever becomes of certificates.
     whole.reload(2);
-    assert!(log().contains("server.pem expired 3d"), "{}", log());
+    whole.is_told("server.pem expired 3d");
     let checked = run(home.coordinator(&[
         "config",
         "check",

@@ -366,8 +366,7 @@ fn a_watch_and_an_upgrade_outlive_the_crash_of_the_coordinator() {
     let server = Server::start_with(Home::new(), &[]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (mut watch, client, reader, upgrade) = runtime.block_on(async {
-        let builder = || Client::builder().ttl(Duration::from_secs(4));
-        let client = builder().connect(&server.address).await.unwrap();
+        let client = Client::connect(&server.address).await.unwrap();
         let mut watch = client.watch("doc").await.unwrap();
         assert_eq!(watch.next().await.unwrap().unwrap(), LockState::Free);
         let reader = client.lock("doc").shared().await.unwrap();

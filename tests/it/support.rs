@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::certificates::Authority;
+use crate::free_port::FreePort;
 use crate::wall_clock::{WallClock, tidy_up_after};
 
 /// Longer than anything here takes, also on a busy machine.
@@ -200,6 +201,11 @@ impl Running {
         String::from_utf8_lossy(&self.err.lock().unwrap()).into_owned()
     }
 
+    /// Waits until it has said this over its standard error.
+    pub(crate) fn says(&self, what: &str) {
+        eventually(what, || self.err_so_far().contains(what).then_some(()));
+    }
+
     pub(crate) fn id(&self) -> String {
         self.pid.as_raw_nonzero().to_string()
     }
@@ -273,6 +279,8 @@ pub(crate) struct Server {
     pub(crate) address: String,
     pub(crate) process: Running,
     door: Door,
+    /// Where it is started again; none: it listened on any.
+    port: Option<FreePort>,
 }
 
 /// A coordinator that has ended.
@@ -280,6 +288,7 @@ pub(crate) struct Stopped {
     pub(crate) home: Home,
     address: String,
     door: Door,
+    port: Option<FreePort>,
 }
 
 impl Stopped {
@@ -291,7 +300,8 @@ impl Stopped {
     /// The same, with these flags.
     pub(crate) fn restart_with(self, flags: &[&str]) -> Server {
         let _of_the_killed = fs::remove_file(self.home.path("port"));
-        Server::start_by(start, self.home, &self.address, flags, self.door)
+        let server = Server::start_by(start, self.home, &self.address, flags, self.door);
+        Server { port: self.port, ..server }
     }
 }
 
@@ -309,7 +319,10 @@ impl Server {
     /// The same, reached by this door.
     pub(crate) fn start_behind(door: Door, home: Home, flags: &[&str]) -> Self {
         door.furnish(&home);
-        Self::start_by(start, home, "127.0.0.1:0", flags, door)
+        let port = FreePort::new();
+        let server =
+            Self::start_by(start, home, &format!("127.0.0.1:{}", port.number), flags, door);
+        Self { port: Some(port), ..server }
     }
 
     /// One that keeps its state, ready.
@@ -345,11 +358,11 @@ impl Server {
 
     /// The same, of one that was told to end.
     pub(crate) fn wait_for_end(self) -> Stopped {
-        let Self { home, address, process, door } = self;
+        let Self { home, address, process, door, port } = self;
         let id = process.id();
         process.end();
         tidy_up_after(&id);
-        Stopped { home, address, door }
+        Stopped { home, address, door, port }
     }
 
     /// One with these flags besides that keeps nothing, whose standard error the test has.
@@ -384,7 +397,8 @@ impl Server {
             }
             fs::read_to_string(&port_file).ok()
         });
-        Self { home, address: format!("127.0.0.1:{}", port.trim()), process, door }
+        let address = format!("127.0.0.1:{}", port.trim());
+        Self { home, address, process, door, port: None }
     }
 
     /// `coordinator` with these words, as a client of this server.
@@ -421,8 +435,9 @@ impl Server {
 
     /// What `status --json` says about one lock; none if it is free.
     pub(crate) fn lock(&self, name: &str) -> Option<serde_json::Value> {
-        let status = run(self.client(&["status", "--json", name]));
-        let mut json: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+        let mut json: serde_json::Value = eventually("the coordinator answers", || {
+            serde_json::from_str(&run(self.client(&["status", "--json", name])).out).ok()
+        });
         json["locks"].as_array_mut().unwrap().pop()
     }
 

@@ -80,15 +80,17 @@ impl Screen {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until `text` is shown after all that was waited for before.
-    pub(crate) fn expect(&mut self, text: &str) {
+    /// Waits until `text` is shown after all that was waited for before; what stands between the two.
+    pub(crate) fn expect(&mut self, text: &str) -> String {
         let what = format!("{text:?} is shown");
         let (shown, seen) = (&self.shown, self.seen);
         let found = || shown.lock().unwrap()[seen..].find(text);
         let give_up = std::panic::AssertUnwindSafe(|| eventually(&what, found));
         let at = std::panic::catch_unwind(give_up)
             .unwrap_or_else(|_| panic!("no {text:?} in {:?}", &shown.lock().unwrap()[seen..]));
+        let between = shown.lock().unwrap()[seen..seen + at].to_owned();
         self.seen += at + text.len();
+        between
     }
 }
 

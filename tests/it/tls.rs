@@ -246,7 +246,7 @@ fn a_renewed_certificate_is_shown_after_a_sighup_and_open_connections_go_on() {
 
 #[test]
 fn whoever_says_nothing_in_a_handshake_is_cut_off() {
-    let secure = Secure::start(false, &["--handshake-timeout", "200ms"]);
+    let secure = Secure::start(false, &["--handshake-timeout", "1s"]);
     for begun in [&b""[..], &[0x16], &[0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3]] {
         let mut stream = TcpStream::connect(&secure.server.address).unwrap();
         stream.write_all(begun).unwrap();
@@ -254,7 +254,10 @@ fn whoever_says_nothing_in_a_handshake_is_cut_off() {
         // Whatever it is told, the connection ends.
         let _ = stream.read_to_end(&mut rest);
     }
-    assert_eq!(secure.run(&["ping"], false).code(), Some(0));
+    // On a busy machine, its handshake may take as long.
+    eventually("others are served", || {
+        (secure.run(&["ping"], false).code() == Some(0)).then_some(())
+    });
 }
 
 /// A socket with this address of this machine.

@@ -100,7 +100,9 @@ fn who_waits_for_so_long_waits_no_longer_for_the_connection() {
 fn a_coordinator_that_falls_silent_is_not_waited_for_longer_than_for_the_lock() {
     let server = Server::start();
     let _holder = holder(&server);
-    let waiter = start(server.client(&["lock", "-w", "1", "demo", "--", "true"]));
+    // Long enough for it to be seen waiting.
+    let words = ["lock", "--ttl", "1m", "-w", "5", "demo", "--", "true"];
+    let waiter = start(server.client(&words));
     server.waited_for_by("demo", 1);
     server.process.signal(Signal::STOP);
     let done = waiter.end();

@@ -103,7 +103,7 @@ fn nobody_waits_or_notices_when_the_leader_is_asked_to_stop() {
     drop(leader.end_by(Signal::TERM));
     leads(&next);
     // There is no grace period.
-    let done = run(users.command(&["lock", "-w", "5s", "scanner", "--", "true"]));
+    let done = run(users.command(&["lock", "-w", "8s", "scanner", "--", "true"]));
     assert_eq!(done.code(), Some(0), "{}", done.err);
     users.are_told_again_by(&events);
     users.ends(both);

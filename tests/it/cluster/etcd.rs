@@ -1,20 +1,16 @@
 //! An etcd of a test's own: the real program, in a directory of its own.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::free_port::free_port;
 use crate::support::DEADLINE;
-
-/// Ports of tests. Above them, the system gives ports to outgoing connections, also while an etcd that was
-/// killed has yet to be started again.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A running etcd; it dies with this.
 pub(crate) struct Etcd {
@@ -35,25 +31,6 @@ struct Setup {
     scheme: &'static str,
     /// What else is said on its command line.
     more: Vec<String>,
-}
-
-/// Ports that this process was given: of an address at which nobody listens for anything else, so that no test is given
-/// the port of another one that has yet to listen there.
-static GIVEN: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
-
-/// A port that nobody listens on, and that nobody else is given.
-pub(crate) fn free_port() -> u16 {
-    let mut bytes = [0; 2];
-    for _ in 0..1_000 {
-        std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
-        let port = PORTS.start + u16::from_ne_bytes(bytes) % (PORTS.end - PORTS.start);
-        let Ok(given) = TcpListener::bind(("127.86.0.1", port)) else { continue };
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            GIVEN.lock().unwrap().push(given);
-            return port;
-        }
-    }
-    panic!("no port is free at 127.86.0.1 and 127.0.0.1, or the first is no address here");
 }
 
 impl Etcd {

@@ -33,7 +33,7 @@ fn a_standby_answers_by_the_rules_who_is_told_metrics_and_a_reload_changes_them(
         }
         let flags = format!(
             "--access-file access.toml --cluster test --etcd {} --etcd-ca ca.pem --etcd-cert ours.pem \
-             --etcd-key ours.key --leader-lease 1s --audit-log audit",
+             --etcd-key ours.key --leader-lease 30s --audit-log audit",
             etcd.url()
         );
         Port::start(home, &flags)

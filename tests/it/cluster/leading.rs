@@ -51,6 +51,8 @@ async fn knows(election: &Election) -> Leader {
     }
 }
 
+/// A lease that is waited for: longer than a busy machine stands still.
+const SHORT: Duration = Duration::from_secs(2);
 /// A lease that nobody waits for in a test.
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -79,8 +81,7 @@ fn one_leads_and_the_others_know_who_and_where() {
 fn h2_the_next_one_leads_when_the_leader_has_been_silent_for_a_lease() {
     let etcd = Etcd::start();
     live(async {
-        let lease = Duration::from_secs(1);
-        let (first, second) = (candidate(&etcd, "a", lease), candidate(&etcd, "b", lease));
+        let (first, second) = (candidate(&etcd, "a", SHORT), candidate(&etcd, "b", SHORT));
         let both = tokio::select! {
             _ = leads(&first) => (first, second),
             _ = leads(&second) => (second, first),
@@ -101,7 +102,7 @@ fn who_resigns_is_followed_at_once() {
     live(async {
         let first = candidate(&etcd, "a", LONG);
         leads(&first).await;
-        let second = candidate(&etcd, "b", Duration::from_secs(2));
+        let second = candidate(&etcd, "b", SHORT);
         knows(&second).await;
         first.resign().await;
         assert_eq!(leads(&second).await, (2, Table::Empty));
@@ -112,7 +113,7 @@ fn who_resigns_is_followed_at_once() {
 fn a_leader_decides_nothing_when_etcd_is_away_for_a_lease_and_goes_on_when_it_is_back() {
     let mut etcd = Etcd::start();
     live(async {
-        let leader = candidate(&etcd, "a", Duration::from_secs(1));
+        let leader = candidate(&etcd, "a", SHORT);
         assert_eq!(leads(&leader).await.0, 1);
         etcd.kill();
         while leader.may_decide() {
@@ -163,7 +164,7 @@ fn what_no_coordinator_wrote_makes_nobody_a_leader() {
     live(async {
         let client = Client::new(options(&[&etcd.url()])).unwrap();
         client.put("/coordinator/test/seat", b"mine".to_vec()).await.unwrap();
-        let election = candidate(&etcd, "a", Duration::from_secs(1));
+        let election = candidate(&etcd, "a", SHORT);
         let seat = r#"{"format":1,"term":7,"name":"z","address":"z:1","leader":"f-0","resigned":false,
             "standby":null,"lease_ms":3600000,"mark":"f-1"}"#;
         let mine = client.read("/coordinator/test/seat").await.unwrap().found.unwrap();
@@ -184,10 +185,10 @@ fn what_no_coordinator_wrote_makes_nobody_a_leader() {
 fn h2_the_lease_of_a_leader_that_decides_nothing_any_more_is_not_renewed() {
     let etcd = Etcd::start();
     live(async {
-        let stuck = candidate(&etcd, "a", Duration::from_secs(1));
+        let stuck = candidate(&etcd, "a", SHORT);
         leads(&stuck).await;
         stuck.turned(Duration::ZERO);
-        let other = candidate(&etcd, "b", Duration::from_secs(1));
+        let other = candidate(&etcd, "b", SHORT);
         assert_eq!(leads(&other).await, (2, Table::Empty));
     });
 }
