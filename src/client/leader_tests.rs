@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::tests::{answers, read_message};
+use super::tests::{answers, nobody, read_message};
 use super::{Client, Error, Observer, blocking};
 use crate::types::{GoodbyeCode, RejectionCode, SERVER_ADDRESS_LEN_MAX};
 use crate::wire::{self, ClientMessage, ServerMessage};
@@ -89,11 +89,6 @@ fn serve(mut stream: TcpStream) {
     }
 }
 
-/// A port where nobody listens.
-fn nobody() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 #[tokio::test]
 async fn a_new_client_goes_on_to_the_leader_that_it_was_not_told_of() {
     let leader = Member::always(Does::Leads);
@@ -140,7 +135,7 @@ async fn who_comes_while_nobody_leads_is_welcome_once_somebody_does() {
 #[tokio::test]
 async fn who_finds_no_leader_in_time_is_told_what_each_server_says() {
     let (dead, standby) = (nobody(), Member::names(""));
-    let builder = Client::builder().connect_timeout(Duration::from_millis(300));
+    let builder = Client::builder().connect_timeout(Duration::from_secs(1));
     let error = builder.connect([&dead, &standby.address]).await.unwrap_err();
     assert!(matches!(&error, Error::Unavailable { .. }) && error.is_retryable());
     let told = error.to_string();
@@ -177,7 +172,7 @@ async fn what_a_liar_says_is_no_address_and_is_not_shown() {
     let longest = format!("{}:1", "x".repeat(SERVER_ADDRESS_LEN_MAX));
     for hint in ["\u{1b}[2Jevil:1", &longest, &"x".repeat(10_000), "a:1,b:2"] {
         let liar = Member::names(hint);
-        let builder = Client::builder().connect_timeout(Duration::from_millis(100));
+        let builder = Client::builder().connect_timeout(Duration::from_millis(500));
         let told = builder.connect(&liar.address).await.unwrap_err().to_string();
         assert!(told.contains("names what is no address"), "{told}");
         assert!(!told.contains(hint) && told.len() < 300, "{told}");
@@ -187,7 +182,7 @@ async fn what_a_liar_says_is_no_address_and_is_not_shown() {
 #[tokio::test]
 async fn of_servers_that_do_not_welcome_us_in_time_each_is_told() {
     let (dead, one, other) = (nobody(), Member::always(Does::Waits), Member::always(Does::Waits));
-    let builder = Client::builder().connect_timeout(Duration::from_millis(300));
+    let builder = Client::builder().connect_timeout(Duration::from_millis(1_500));
     let servers = [&dead, &one.address, &other.address];
     let told = builder.connect(servers).await.unwrap_err().to_string();
     assert!(told.starts_with("no coordinator answers at "), "{told}");
@@ -203,7 +198,7 @@ async fn what_a_server_has_said_is_told_though_it_says_nothing_at_last() {
     let nobody_leads =
         |connection| if connection == 0 { Does::Names(String::new()) } else { Does::Waits };
     let (dead, standby) = (nobody(), Member::start(nobody_leads));
-    let builder = Client::builder().connect_timeout(Duration::from_millis(400));
+    let builder = Client::builder().connect_timeout(Duration::from_millis(1_500));
     let told = builder.connect([&dead, &standby.address]).await.unwrap_err().to_string();
     assert!(told.contains(&format!("{}: it does not lead", standby.address)), "{told}");
     assert!(standby.count() > 1, "it was asked once");
@@ -212,7 +207,7 @@ async fn what_a_server_has_said_is_told_though_it_says_nothing_at_last() {
 #[tokio::test]
 async fn a_member_that_does_not_answer_leaves_time_for_the_others() {
     let (mute, leader) = (Member::always(Does::Waits), Member::always(Does::Leads));
-    let builder = Client::builder().connect_timeout(Duration::from_millis(600));
+    let builder = Client::builder().connect_timeout(Duration::from_secs(3));
     let client = builder.connect([&mute.address, &leader.address]).await.unwrap();
     client.close().await.unwrap();
 }

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::net::TcpSocket;
 
 use super::{Client, Error, HoldState, Observer, blocking};
 use crate::types::{
@@ -368,18 +369,22 @@ fn a_blocking_observer_looks_too() {
 
 #[tokio::test]
 async fn nobody_at_the_address_is_unavailable() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let address = nobody();
     let client = Client::connect(&address).await;
     assert!(matches!(client, Err(Error::Unavailable { server, .. }) if *server == *address));
     assert!(matches!(Observer::connect(&address).await, Err(Error::Unavailable { .. })));
 }
 
-/// A port where nobody listens, and one where connections are made and nobody says a word.
+/// A port where nobody listens, and nobody will: whoever asks for any port is given another.
+pub(super) fn nobody() -> String {
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    Box::leak(Box::new(taken)).local_addr().unwrap().to_string()
+}
+
+/// Such a port, and one where connections are made and nobody says a word.
 fn wrong_places() -> (String, TcpListener) {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    (nobody, TcpListener::bind("127.0.0.1:0").unwrap())
+    (nobody(), TcpListener::bind("127.0.0.1:0").unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -387,14 +392,14 @@ async fn of_several_servers_the_first_that_welcomes_us_is_taken() {
     let (nobody, mute) = wrong_places();
     let (address, server) = generous_server();
     let servers = [nobody, mute.local_addr().unwrap().to_string(), address.to_string()];
-    let builder = Client::builder().connect_timeout(Duration::from_millis(900));
+    let builder = Client::builder().connect_timeout(Duration::from_secs(3));
     let client = builder.connect(&servers[..]).await.unwrap();
     client.lock("printer").await.unwrap().release().await.unwrap();
     client.close().await.unwrap();
     assert_eq!(server.join().unwrap().last(), Some(&ClientMessage::Goodbye));
     let (address, server) = generous_server();
     let servers = format!("{},{address}", servers[..2].join(","));
-    let timeout = Duration::from_millis(900);
+    let timeout = Duration::from_secs(3);
     let observer = Observer::connect_timeout(&servers, timeout).await.unwrap();
     assert_eq!(observer.locks().await.unwrap().len(), 3);
     drop(observer);
