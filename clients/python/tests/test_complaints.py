@@ -56,9 +56,9 @@ def test_02_the_holder_is_told_of_the_loss_and_release_says_lost(coordinator, na
 
 
 def test_03_a_body_longer_than_the_ttl_keeps_the_lock(server, name):
-    with Lock(name, ttl=2) as hold:
+    with Lock(name, ttl=4) as hold:
         token = hold.token
-        until = time.monotonic() + 3
+        until = time.monotonic() + 5
         while time.monotonic() < until:
             assert hold.acquired
             time.sleep(0.02)
@@ -207,7 +207,7 @@ def test_10_ctrl_c_in_the_middle_of_a_step_leaves_the_line_too(server, name):
 
 
 def test_11_the_server_restarts_while_one_holds_and_one_waits(coordinator, name):
-    with Client(coordinator.address, ttl=2) as client:
+    with Client(coordinator.address, ttl=20) as client:
         lock = client.lock(name)
         lock.acquire()
         got = []
@@ -323,7 +323,7 @@ def test_19_after_kill_9_of_the_holder_the_next_has_it_within_the_ttl(server, na
     script = """
         import os, signal, sys
         from coordinator_client import Lock
-        lock = Lock(sys.argv[1], ttl=2)
+        lock = Lock(sys.argv[1], ttl=4)
         lock.acquire()
         os.kill(os.getpid(), signal.SIGKILL)
         """
@@ -331,7 +331,8 @@ def test_19_after_kill_9_of_the_holder_the_next_has_it_within_the_ttl(server, na
     process.communicate(timeout=DEADLINE)
     assert process.returncode == -signal.SIGKILL
     began = time.monotonic()
-    assert Lock(name).acquire(timeout=10) and time.monotonic() - began < 3
+    # Not after another ttl.
+    assert Lock(name).acquire(timeout=DEADLINE) and time.monotonic() - began < 7.5
 
 
 def test_20_of_two_workers_at_the_same_second_exactly_one(server, name):

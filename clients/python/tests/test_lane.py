@@ -237,4 +237,4 @@ def test_a_release_at_the_end_of_a_process_is_heard(server, name):
     for _ in range(3):
         assert python(script, name).wait(30) == 0
         with Client(server) as client:
-            assert client.lock(name).acquire(timeout=2), "though nobody said goodbye"
+            assert client.lock(name).acquire(timeout=8), "though nobody said goodbye"

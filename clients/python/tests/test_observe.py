@@ -219,7 +219,7 @@ def test_an_address_that_does_not_answer_keeps_none_from_being_tried(server, mon
     began = time.monotonic()
     number, connected = _dial.connect_first([_dial.Server("several", 1)], 0, 5)
     assert number == 0 and connected.getpeername() == (host, int(port))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 4.5
     for sock in (connected, hangs, *fillers):
         sock.close()
 
