@@ -325,7 +325,7 @@ impl Scrape {
             |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         page.gauge(
             "coordinator_reload_ok",
-            "0 while the latest SIGHUP has changed nothing, because of a mistake.",
+            "0 while the latest reload has changed nothing, because of a mistake.",
             f64::from(u8::from(is_reloaded)),
         )?;
         page.gauge(
@@ -335,7 +335,7 @@ impl Scrape {
         )?;
         page.counter(
             "coordinator_reload_failures",
-            "SIGHUPs that changed nothing, because of a mistake.",
+            "Reloads that changed nothing, because of a mistake.",
             reload_failures,
         )?;
         let uses =
