@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::answered::Answered;
 use super::process::Process;
-use crate::server::{Contention, Counted, Figures, Kept, Role};
+use crate::server::{Contention, Counted, Figures, Kept, Role, Told};
 use crate::types::Histogram;
 
 /// What [`render`] writes.
@@ -60,9 +60,11 @@ impl Collector for Scrape {
         if let Some(figures) = &self.figures {
             self.present(figures, &mut page)?;
             requests(figures, &mut page)?;
-            answers(figures, &mut page)?;
+            self.answers(figures, &mut page)?;
             looking(figures, &mut page)?;
             time(figures, &mut page)?;
+        } else {
+            self.refusals(None, &mut page)?;
         }
         self.cluster(&mut page)?;
         self.connections(&mut page)?;
@@ -211,6 +213,70 @@ impl Scrape {
             "coordinator_tokens_left",
             "Fencing tokens that can be given before the disk has to answer.",
             number(counts.tokens_left),
+        )
+    }
+
+    /// What was answered, and to whom.
+    fn answers(&self, figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+        let Figures { told, .. } = figures;
+        page.counters(
+            "coordinator_rejections",
+            "Answers that were no, by their codes.",
+            "code",
+            told.rejections(),
+        )?;
+        page.counters(
+            "coordinator_losses",
+            "Locks that were lost without being given back, by reason.",
+            "reason",
+            told.losses(),
+        )?;
+        page.counter(
+            "coordinator_revocations",
+            "Locks that operators took away.",
+            told.revocations,
+        )?;
+        page.counters(
+            "coordinator_authentications",
+            "Connections that proved who they are where there is an access file, by how.",
+            "method",
+            told.authenticated(),
+        )?;
+        self.refusals(Some(told), page)?;
+        page.counter(
+            "coordinator_slowed_down",
+            "Requests that were rejected, because their principal made more in a second than it may.",
+            told.slowed_down,
+        )?;
+        page.counters(
+            "coordinator_sessions_attached",
+            "Connections that came to a session: a new one, one that lives, one of before a crash.",
+            "standing",
+            told.attached(),
+        )?;
+        page.counters(
+            "coordinator_sessions_ended",
+            "Sessions that ended, by reason.",
+            "reason",
+            told.ended(),
+        )
+    }
+
+    /// Who was refused or denied something, also while it stood by: then by its rules alone.
+    fn refusals(&self, told: Option<&Told>, page: &mut Page<'_>) -> fmt::Result {
+        let Counted { unproven, denials, .. } = &self.counted;
+        page.counter(
+            "coordinator_authentications_refused",
+            "Connections that were refused, because what they showed proves nobody.",
+            unproven + told.map_or(0, |told| told.unproven),
+        )?;
+        let told = told.into_iter().flat_map(Told::denials).map(|(_, count)| count);
+        let told = told.chain(iter::repeat(0));
+        page.counters(
+            "coordinator_denials",
+            "Answers that no rule allows it, by verb.",
+            "verb",
+            denials.iter().zip(told).map(|(&(verb, count), told)| (verb, count + told)),
         )
     }
 
@@ -397,58 +463,6 @@ fn requests(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
         &tally.waits,
     )?;
     page.histogram("coordinator_hold_seconds", "From a grant to its end.", &tally.holds)
-}
-
-/// What was answered, and to whom.
-fn answers(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
-    let Figures { told, .. } = figures;
-    page.counters(
-        "coordinator_rejections",
-        "Answers that were no, by their codes.",
-        "code",
-        told.rejections(),
-    )?;
-    page.counters(
-        "coordinator_losses",
-        "Locks that were lost without being given back, by reason.",
-        "reason",
-        told.losses(),
-    )?;
-    page.counter("coordinator_revocations", "Locks that operators took away.", told.revocations)?;
-    page.counters(
-        "coordinator_authentications",
-        "Connections that proved who they are where there is an access file, by how.",
-        "method",
-        told.authenticated(),
-    )?;
-    page.counter(
-        "coordinator_authentications_refused",
-        "Connections that were refused, because what they showed proves nobody.",
-        told.unproven,
-    )?;
-    page.counters(
-        "coordinator_denials",
-        "Answers that no rule allows it, by verb.",
-        "verb",
-        told.denials(),
-    )?;
-    page.counter(
-        "coordinator_slowed_down",
-        "Requests that were rejected, because their principal made more in a second than it may.",
-        told.slowed_down,
-    )?;
-    page.counters(
-        "coordinator_sessions_attached",
-        "Connections that came to a session: a new one, one that lives, one of before a crash.",
-        "standing",
-        told.attached(),
-    )?;
-    page.counters(
-        "coordinator_sessions_ended",
-        "Sessions that ended, by reason.",
-        "reason",
-        told.ended(),
-    )
 }
 
 /// Who looks on.

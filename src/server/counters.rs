@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::access::Verb;
 use crate::server::chatter::Chatter;
 use crate::server::keeping::Keeping;
 use crate::server::ledger::Ledger;
@@ -53,6 +54,10 @@ pub(super) struct Counters {
     pub(super) broken: Count,
     /// Connections that were said Goodbye to, by `GoodbyeCode::ALL`.
     closed: [Count; GoodbyeCode::ALL.len()],
+    /// Who asked for something over HTTP while it stood by, and proved nobody.
+    pub(super) unproven: Count,
+    /// The same, and was told that it may not, by `Verb::ALL`.
+    denials: [Count; Verb::ALL.len()],
     /// Events that those who listen were not told, for they did not read.
     pub(super) events_missed: Count,
     /// Commits of the state that did not succeed.
@@ -93,6 +98,19 @@ impl Counters {
     /// How many connections were said Goodbye to, for each reason.
     pub(super) fn closed_by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
         GoodbyeCode::ALL.iter().map(|code| code.name()).zip(self.closed.iter().map(Count::total))
+    }
+
+    /// One that stands by has denied something.
+    pub(super) fn denied(&self, verb: Verb) {
+        let place = Verb::ALL.iter().position(|known| *known == verb);
+        if let Some(count) = place.and_then(|place| self.denials.get(place)) {
+            count.add_one();
+        }
+    }
+
+    /// How often that was, for each verb.
+    pub(super) fn denials(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Verb::ALL.map(Verb::as_str).into_iter().zip(self.denials.iter().map(Count::total))
     }
 
     /// A commit has succeeded, and took so long.

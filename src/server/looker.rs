@@ -78,6 +78,10 @@ pub struct Counted {
     pub upkeep: Kept,
     /// How much there may be.
     pub limits: LooksLimits,
+    /// How often somebody proved nobody while it stood by.
+    pub unproven: u64,
+    /// How often somebody was told that it may not while it stood by, for each verb.
+    pub denials: Vec<(&'static str, u64)>,
     /// How it stands in its cluster, if it is in one.
     pub role: Option<Role>,
 }
@@ -157,7 +161,7 @@ impl Looker {
             return coordinator.send(Entitle { proof, peer, errand }).await.ok();
         }
         let rules = self.rules_of_standby()?;
-        Some(entitled(&rules, (proof, peer), errand, (&self.counters.chatter, &self.audit)))
+        Some(entitled(&rules, (proof, peer), errand, (&self.counters, &self.audit)))
     }
 
     /// A handshake on another port than that of the locks waits for others with its address.
@@ -223,6 +227,8 @@ impl Looker {
             unsaved: counters.unsaved().unwrap_or_default(),
             upkeep: counters.upkeep.kept(),
             limits: self.limits,
+            unproven: counters.unproven.total(),
+            denials: counters.denials().collect(),
             role: self.role(),
         }
     }

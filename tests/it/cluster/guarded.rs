@@ -57,6 +57,8 @@ fn a_standby_answers_by_the_rules_who_is_told_metrics_and_a_reload_changes_them(
     // It has no locks, and no 0 that an alert would take for one that was counted.
     let figures = standby.get("/metrics", Some("ops")).body;
     assert!(figures.contains("\ncoordinator_leader 0"), "{figures}");
+    assert!(figures.contains("\ncoordinator_authentications_refused_total 2\n"), "{figures}");
+    assert!(figures.contains("\ncoordinator_denials_total{verb=\"see\"} 1\n"), "{figures}");
     for of_locks in ["tokens_left", "epoch", "start_time_seconds", "sessions"] {
         assert!(!figures.contains(&format!("\ncoordinator_{of_locks}")), "{of_locks}: {figures}");
     }

@@ -9,7 +9,8 @@ use super::super::Desk;
 use super::Who;
 use crate::access::{Access, Badge, Denied, Proof, Unproven};
 use crate::server::audit::{Audit, Entry};
-use crate::server::chatter::{Chatter, Topic};
+use crate::server::chatter::Topic;
+use crate::server::counters::Counters;
 use crate::server::log_lines;
 use crate::types::{RejectionCode, Timestamp};
 
@@ -49,18 +50,20 @@ fn weigh(access: &Access, proof: Proof, errand: Errand) -> Result<Weighed, Unpro
 }
 
 /// Whether somebody from `peer` that shows this may have something done by a coordinator that stands by, and so has
-/// no desk. Who may not is told to both logs.
+/// no desk. Who may not is counted, and told to both logs.
 pub(in crate::server) fn entitled(
     access: &Access,
     (proof, peer): (Proof, Option<SocketAddr>),
     errand: Errand,
-    (chatter, audit): (&Chatter, &Audit),
+    (counters, audit): (&Counters, &Audit),
 ) -> Result<Who, Unentitled> {
+    let chatter = &counters.chatter;
     let at = SystemTime::now();
     match weigh(access, proof, errand) {
         Ok(None) => Ok(Who::Anybody),
         Ok(Some((badge, Ok(())))) => Ok(Who::Principal(badge.principal_kept())),
         Ok(Some((badge, Err(denied)))) => {
+            counters.denied(denied.verb);
             audit_denied(audit, at, peer, &badge, &denied);
             if chatter.admits(Topic::Denial, peer) {
                 log_lines::denied(None, peer, &denied);
@@ -68,6 +71,7 @@ pub(in crate::server) fn entitled(
             Err(Unentitled::Denied(denied))
         }
         Err(unproven) => {
+            counters.unproven.add_one();
             if audit.admits(Topic::AuditedRefusal, peer) {
                 let (result, reason) = (Some("refused"), Some(unproven.to_string()));
                 let peer = peer.map(|peer| peer.to_string());
