@@ -427,6 +427,9 @@ fn lost(reason: LostReason) -> String {
         LostReason::Disconnected => "the connection ended".to_owned(),
         LostReason::Stopped => "the coordinator stopped".to_owned(),
         LostReason::Forked => "this process is a fork of the one that holds it".to_owned(),
+        LostReason::Refused => {
+            "the coordinator refuses this client now; the end of the session says why".to_owned()
+        }
         other => other.to_string(),
     }
 }

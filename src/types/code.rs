@@ -176,6 +176,9 @@ code_type! {
         Conflict = 6,
         /// The process that held it has forked, and this is the other one. Only a client says so.
         Forked = 7,
+        /// The coordinator refuses its client, as after a change of the access rules. Only a client says so,
+        /// and the end of its session has the coordinator's words.
+        Refused = 8,
     }
 }
 

@@ -268,6 +268,7 @@ fn who_is_taken_out_of_the_file_is_told_goodbye() {
     // Its lock lasts as long as its lease, and it cannot prove any more that it has it.
     let holder = holder.end();
     assert_eq!(holder.code(), Some(70), "{}", holder.err);
+    assert!(holder.err.contains("refuses this client now"), "{}", holder.err);
     assert_eq!(guarded.run(Some("ann"), &["ping"]).code(), Some(77));
 }
 

@@ -3,11 +3,12 @@
 import asyncio
 import hashlib
 import os
+import signal
 import zlib
 
 import pytest
-from conftest import Coordinator
-from coordinator_client import Client, InvalidRequest, Rejected, _dial, aio
+from conftest import Coordinator, eventually
+from coordinator_client import Client, InvalidRequest, LockLost, Rejected, _dial, aio
 from coordinator_client.observe import Observer
 
 
@@ -28,11 +29,15 @@ class Guarded(Coordinator):
     """A coordinator with an access file."""
 
     def __init__(self, directory):
-        file = directory / "access.toml"
-        digest = hashlib.sha256(credential("ann").encode()).hexdigest()
-        file.write_text(FILE.format(ann=digest))
-        file.chmod(0o600)
-        super().__init__("--access-file", str(file))
+        self.file = directory / "access.toml"
+        self.admit("ann")
+        super().__init__("--access-file", str(self.file))
+
+    def admit(self, name):
+        """Takes the credential of this name for that of ann, once it is read."""
+        digest = hashlib.sha256(credential(name).encode()).hexdigest()
+        self.file.write_text(FILE.format(ann=digest))
+        self.file.chmod(0o600)
 
 
 @pytest.fixture
@@ -75,6 +80,20 @@ def test_who_proves_nobody_is_refused(guarded, shown):
     with pytest.raises(Rejected) as refused:
         Client(guarded.address, credential=shown).connect()
     assert refused.value.code == "Unauthenticated"
+
+
+def test_a_holder_that_other_rules_refuse_reads_that_and_of_no_broken_connection(guarded):
+    with Client(guarded.address, credential=credential("ann")) as client:
+        lock = client.lock("ann/a")
+        lock.acquire()
+        guarded.admit("bob")
+        guarded.process.send_signal(signal.SIGHUP)
+        eventually(lambda: lock.state == "lost", "it is lost")
+        with pytest.raises(LockLost, match="refuses this client now") as lost:
+            lock.release()
+        assert lost.value.reason == "Refused"
+        with pytest.raises(Rejected, match="proves nobody here"):
+            client.lock("ann/b").acquire()
 
 
 def test_the_environment_shows_a_credential_too(guarded, monkeypatch, tmp_path):

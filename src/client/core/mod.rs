@@ -508,6 +508,7 @@ fn lost_reason(end: &End) -> LostReason {
             LostReason::Expired
         }
         End::Dismissed { code: GoodbyeCode::Draining, .. } => LostReason::Stopped,
+        End::Dismissed { code: GoodbyeCode::Refused, .. } => LostReason::Refused,
         End::Dismissed { .. }
         | End::Closed
         | End::Disconnected

@@ -498,6 +498,7 @@ fn each_goodbye_of_the_server_loses_holds_for_its_reason() {
     for (code, reason) in [
         (GoodbyeCode::Draining, LostReason::Stopped),
         (GoodbyeCode::SessionExpired, LostReason::Expired),
+        (GoodbyeCode::Refused, LostReason::Refused),
         (GoodbyeCode::Superseded, LostReason::Disconnected),
         (GoodbyeCode::SlowReader, LostReason::Disconnected),
     ] {

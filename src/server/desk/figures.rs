@@ -152,8 +152,9 @@ impl Told {
     /// How often a lock was lost, for each reason that a coordinator has.
     pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let told = LostReason::ALL.iter().zip(self.losses);
-        // Of forks a coordinator knows nothing.
-        told.filter(|(reason, _)| **reason != LostReason::Forked).map(|(it, n)| (it.name(), n))
+        // These only clients tell themselves.
+        told.filter(|(reason, _)| !matches!(reason, LostReason::Forked | LostReason::Refused))
+            .map(|(it, n)| (it.name(), n))
     }
 
     /// How many connections came to their sessions, for each way.

@@ -301,6 +301,7 @@ impl Diary {
             | LostReason::Disconnected
             | LostReason::Stopped
             | LostReason::Forked
+            | LostReason::Refused
             | LostReason::Unknown(_) => false,
         };
         if !is_just {

@@ -318,7 +318,7 @@ impl Person {
             LostReason::Revoked | LostReason::NotReclaimed => {
                 errand.is_revoked || referee.revoked.contains(&token)
             }
-            LostReason::Disconnected => self.core.end().is_some(),
+            LostReason::Disconnected | LostReason::Refused => self.core.end().is_some(),
             LostReason::Stopped | LostReason::Forked | LostReason::Unknown(_) => false,
         };
         assert!(

@@ -13,7 +13,7 @@ REJECTIONS = {
 }  # fmt: skip
 LOST_REASONS = {
     1: "Expired", 2: "Revoked", 3: "Disconnected", 4: "Stopped", 5: "NotReclaimed", 6: "Conflict",
-    7: "Forked",
+    7: "Forked", 8: "Refused",
 }  # fmt: skip
 GOODBYES = {
     1: "Done", 2: "ProtocolError", 3: "UnsupportedVersion", 4: "HandshakeTimeout",
@@ -35,7 +35,8 @@ class Rejection:
 class Reason:
     """The lost reasons that this client gives itself."""
 
-    EXPIRED, REVOKED, DISCONNECTED, STOPPED, NOT_RECLAIMED, CONFLICT, FORKED = 1, 2, 3, 4, 5, 6, 7
+    EXPIRED, REVOKED, DISCONNECTED, STOPPED, NOT_RECLAIMED, CONFLICT = 1, 2, 3, 4, 5, 6
+    FORKED, REFUSED = 7, 8
 
 
 class Code:

@@ -81,8 +81,8 @@ class LockLost(LockError):
         self.name = name
         self.token = token
         self.reason = wire.LOST_REASONS.get(reason, f"Unknown({reason})")
-        """``Expired``, ``Revoked``, ``Disconnected``, ``Stopped``, ``NotReclaimed``, ``Conflict``.
-        """
+        """``Expired``, ``Revoked``, ``Disconnected``, ``Stopped``, ``NotReclaimed``, ``Conflict``,
+        ``Refused``."""
 
 
 class NotHeld(LockError, RuntimeError):
@@ -187,6 +187,7 @@ _LOST_WORDS = {
     Reason.DISCONNECTED: "the connection ended",
     Reason.STOPPED: "the coordinator stopped",
     Reason.FORKED: "this process is a fork of the one that holds it",
+    Reason.REFUSED: "the coordinator refuses this client now; the next call says why",
 }
 _REJECTED_HINTS = {
     Rejection.GRACE: "try again after the grace period, or wait for the lock",

@@ -191,6 +191,8 @@ def lost_reason(end: End) -> int:
         return Reason.EXPIRED
     if end.kind == "dismissed" and end.code == Code.DRAINING:
         return Reason.STOPPED
+    if end.kind == "dismissed" and end.code == Code.REFUSED:
+        return Reason.REFUSED
     return Reason.DISCONNECTED
 
 

@@ -409,6 +409,10 @@ pub(crate) fn lost(reason: LostReason, last: LastAnswer) -> String {
         (LostReason::Revoked, _) => "an operator revoked it".to_owned(),
         (LostReason::Disconnected, _) => "the connection to the coordinator broke".to_owned(),
         (LostReason::Stopped, _) => "the coordinator stopped".to_owned(),
+        (LostReason::Refused, _) => {
+            "the coordinator refuses this client now: is what it shows still in the access file?"
+                .to_owned()
+        }
         (LostReason::NotReclaimed, _) => {
             "the coordinator crashed, and this client came too late to reclaim it".to_owned()
         }

@@ -248,6 +248,7 @@ fn a_loss_says_why() {
     assert_eq!(lost(LostReason::Expired, ten), "no answer from the coordinator for 10s");
     assert_eq!(lost(LostReason::Revoked, ten), "an operator revoked it");
     assert_eq!(lost(LostReason::Stopped, LastAnswer::Unknown), "the coordinator stopped");
+    assert!(lost(LostReason::Refused, ten).contains("still in the access file"));
     assert_eq!(
         lost(LostReason::Expired, LastAnswer::Valid),
         "the coordinator does not know its session any more: was its state lost?"
