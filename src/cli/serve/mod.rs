@@ -181,7 +181,12 @@ fn open_audit(settings: &Settings) -> Result<Option<(Audit, AuditWriter)>, Failu
 
 fn no_audit_log(file: &Path, error: &io::Error) -> Failure {
     let what = format!("cannot write the audit log {} ({})", file.display(), reason(error));
-    in_the_way(error, what).hint("--audit-log names it")
+    in_the_way(error, what).hint(match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "--audit-log names it; a unit of systemd writes only to its StateDirectory= and ReadWritePaths="
+        }
+        _ => "--audit-log names it",
+    })
 }
 
 /// Takes the port for probes and metrics, if there is to be one. Whoever did not ask for one does without,
@@ -368,7 +373,7 @@ fn config(settings: &Settings) -> Config {
 
 /// That the system does not give what a start needs. Most of that passes by itself: an address comes with its
 /// interface, a directory with its mount. So a service is started again, unless it is certainly a mistake. What is
-/// not permitted stays so, except of a data directory: where it is mounted is another's until then.
+/// not permitted, or read-only, stays so, except of a data directory: where it is mounted is another's until then.
 fn in_the_way(error: &io::Error, what: String) -> Failure {
     use io::ErrorKind as Kind;
     match error.kind() {
@@ -376,6 +381,8 @@ fn in_the_way(error: &io::Error, what: String) -> Failure {
         | Kind::NotADirectory
         | Kind::IsADirectory
         | Kind::InvalidInput
+        | Kind::InvalidFilename
+        | Kind::ReadOnlyFilesystem
         | Kind::PermissionDenied => Failure::usage(what),
         _ => Failure::new(exit::BUSY, what),
     }
@@ -413,7 +420,9 @@ fn cannot_serve(error: &ServerError) -> Failure {
             };
             let what = format!("cannot use the data directory {} ({why})", directory.display());
             let failure = match source.kind() {
-                io::ErrorKind::PermissionDenied => Failure::new(exit::BUSY, what),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Failure::new(exit::BUSY, what)
+                }
                 _ => in_the_way(source, what),
             };
             failure.hint("name another with --data-dir, or keep no state with --ephemeral")
@@ -523,12 +532,16 @@ mod tests {
 
     #[test]
     fn what_is_forbidden_stays_so_except_where_something_is_yet_to_be_mounted() {
-        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let denied: fn() -> io::Error = || io::ErrorKind::PermissionDenied.into();
+        let read_only: fn() -> io::Error = || io::ErrorKind::ReadOnlyFilesystem.into();
         let gone = io::Error::from(io::ErrorKind::NotFound);
-        assert_eq!(in_the_way(&denied(), String::new()).exit, exit::USAGE);
         assert_eq!(in_the_way(&gone, String::new()).exit, exit::BUSY);
-        let unusable = ServerError::DataUnusable { directory: "data".into(), source: denied() };
-        assert_eq!(cannot_serve(&unusable).exit, exit::BUSY);
+        for lasting in [denied, read_only] {
+            assert_eq!(no_audit_log(Path::new("audit"), &lasting()).exit, exit::USAGE);
+            let unusable =
+                ServerError::DataUnusable { directory: "data".into(), source: lasting() };
+            assert_eq!(cannot_serve(&unusable).exit, exit::BUSY);
+        }
     }
 
     #[test]
