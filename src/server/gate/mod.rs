@@ -36,8 +36,8 @@ use crate::types::ConnectionId;
 
 /// A buffer of frames that is larger than this gives its memory back.
 const FRAMES_BYTES_KEPT: usize = 4 * 1024;
-/// The memory of so many parts is kept.
-const PARTS_KEPT: usize = 4;
+/// The memory of so many parts is kept: more do not wait at a time, be it for a disk or at the threshold.
+const PARTS_KEPT: usize = 2;
 
 /// The way out for turns.
 pub(super) struct Gate {
