@@ -106,6 +106,7 @@ impl HttpPort {
         let guard = Arc::new(Guard::new(address.ip(), options.hosts));
         let (metrics, reloads) = (options.metrics, options.reloads);
         let thread = thread::Builder::new().name("http".to_owned()).spawn(move || {
+            process::gives_way();
             runtime.block_on(async move {
                 let router = routes::router(looker.clone(), guard, metrics, reloads);
                 let serving = accept::serve(listener, looker, router, secure, CONNECTIONS_MAX);

@@ -6,7 +6,7 @@ import { bin, browse, eventually, open } from "./stage.mjs";
 const demo = spawn(bin, ["demo"], { stdio: ["ignore", "pipe", "ignore"] });
 let said = "";
 demo.stdout.on("data", part => { said += part; });
-await eventually("the demo has begun", () => said.includes("locks "));
+await eventually("the demo has begun", () => said.includes("terminal "));
 const browser = await browse();
 try {
 	const [url] = /http\S+/.exec(said), [credential] = /coord_\S+/.exec(said);

@@ -1,6 +1,5 @@
 //! What `status` prints for programs, from what it has seen.
 
-pub(crate) use coordinator::json::lock;
 #[cfg(test)]
 pub(crate) use coordinator::json::mode;
 use coordinator::json::{cluster, journal, lock_with_outlook, server, session};

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::line::Line;
-use super::pace::Pace;
+use super::line::{AllLooks, Line};
 use super::visitor::Visitor;
 use crate::access::Proof;
 use crate::http::problem::Problem;
@@ -58,7 +57,7 @@ pub(in crate::http) async fn is_nobody(looker: &Looker, visitor: &Visitor) -> bo
 
 /// What whoever is nobody is told: at the end of a line, as late as others are, and the audit log with them.
 async fn turned_away(looker: &Looker, visitor: &Visitor) -> Problem {
-    let line = Line::open(looker, visitor, &Arc::new(Pace::new())).await;
+    let line = Line::open(looker, visitor, &Arc::new(AllLooks::new())).await;
     line.err().unwrap_or_else(Problem::unavailable)
 }
 

@@ -13,8 +13,9 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 
-use super::pace::Pace;
+use super::looks::{Looks, Turn};
 use super::visitor::Visitor;
+use crate::access::Proof;
 use crate::http::problem::Problem;
 use crate::server::Looker;
 use crate::types::{Epoch, RequestId};
@@ -35,6 +36,12 @@ fn nobody_to_ask(looker: &Looker) -> Problem {
     }
 }
 
+/// What is looked at, by whom, in which run of the coordinator.
+type Asked = (Proof, Epoch, Query);
+
+/// All looks over HTTP.
+pub(super) type AllLooks = Looks<Asked, Arc<ServerMessage>>;
+
 /// An observer's connection.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -46,8 +53,10 @@ pub(super) struct Line {
     latest: u64,
     /// The number of the latest one that was answered.
     answered: u64,
-    /// When the next look may be, of all who look over HTTP.
-    pace: Arc<Pace>,
+    /// Those who look over HTTP.
+    looks: Arc<AllLooks>,
+    /// What was shown for it: whoever shows the same is told the same.
+    proof: Proof,
     /// The run of the coordinator.
     pub(super) epoch: Epoch,
 }
@@ -57,14 +66,15 @@ impl Line {
     pub(super) async fn open(
         looker: &Looker,
         visitor: &Visitor,
-        pace: &Arc<Pace>,
+        looks: &Arc<AllLooks>,
     ) -> Result<Self, Problem> {
         let stream = looker
             .visit_with(visitor.caller.peer, visitor.caller.certified.clone())
             .ok_or_else(|| nobody_to_ask(looker))?;
         let frames = FramedRead::new(stream, ClientCodec::new());
-        let (read, pace) = (VecDeque::new(), Arc::clone(pace));
-        let mut line = Self { frames, read, latest: 0, answered: 0, pace, epoch: Epoch::default() };
+        let (read, epoch) = (VecDeque::new(), Epoch::default());
+        let (looks, proof) = (Arc::clone(looks), visitor.proof());
+        let mut line = Self { frames, read, latest: 0, answered: 0, looks, proof, epoch };
         if let Some(credential) = visitor.shown.clone() {
             line.say(ClientMessage::Authenticate { credential }).await?;
         }
@@ -107,12 +117,20 @@ impl Line {
         }
     }
 
-    /// Looks at something.
+    /// Looks at something, or is told by somebody who looks at the same, and has not begun yet.
     pub(super) async fn look(&mut self, query: Query) -> Result<ServerMessage, Problem> {
-        let pace = Arc::clone(&self.pace);
-        let turn = timeout(ANSWER_TIMEOUT, pace.turn());
-        turn.await.map_err(|_| Problem::late())?;
-        self.ask(|query_id| ClientMessage::Inspect { query_id, query }).await
+        let looks = Arc::clone(&self.looks);
+        let asked = (self.proof.clone(), self.epoch, query);
+        let turn = timeout(ANSWER_TIMEOUT, looks.turn(&asked));
+        let telling = match turn.await.map_err(|_| Problem::late())? {
+            Turn::Told(answer) => return Ok(Arc::unwrap_or_clone(answer)),
+            Turn::Look(telling) => telling,
+        };
+        let (.., query) = asked;
+        let answer = self.ask(|query_id| ClientMessage::Inspect { query_id, query }).await?;
+        let answer = Arc::new(answer);
+        telling.tell(&answer);
+        Ok(Arc::unwrap_or_clone(answer))
     }
 
     /// Asks, and waits for the answer.

@@ -110,6 +110,9 @@ async fn tell_waits(sink: &Sink, scene: &Scene, told: &mut Told) -> Result<(), O
     for lock in &scene.locks {
         hash(lock, &mut hasher);
     }
+    for outlook in &scene.outlooks {
+        hash_outlook(outlook, &mut hasher);
+    }
     if told.is_news(hasher.finish()) {
         sink.event("waits", &shown::waits(scene, usize::MAX)).await
     } else {

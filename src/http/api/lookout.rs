@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::line::Line;
-use super::pace::Pace;
+use super::kept::why_held_by_nobody;
+use super::line::{AllLooks, Line};
 use super::visitor::Visitor;
 use crate::access::Proof;
 use crate::http::problem::Problem;
 use crate::server::{Looker, Who};
-use crate::wire::{LockStatus, Query, ServerMessage, ServerStatus};
+use crate::wire::{LockStatus, Outlook, Query, ServerMessage, ServerStatus};
 
 /// Locks that are told: those with the longest waits.
 pub(super) const LOCKS_TOLD_MAX: usize = 200;
@@ -46,6 +46,8 @@ pub(super) struct Scene {
     pub(super) waiting: u64,
     /// Those whose first waiter waits longest, the longest first.
     pub(super) locks: Vec<LockStatus>,
+    /// Why nobody has those of them that nobody holds.
+    pub(super) outlooks: Vec<Outlook>,
 }
 
 /// All lookouts.
@@ -55,8 +57,8 @@ pub(super) struct Lookouts {
     looker: Looker,
     /// Those that walk, each with what was shown to it.
     all: Mutex<Vec<(Proof, Arc<Lookout>)>>,
-    /// When the next look may be.
-    pace: Arc<Pace>,
+    /// All who look.
+    looks: Arc<AllLooks>,
 }
 
 /// One of them.
@@ -73,8 +75,8 @@ pub(super) struct Lookout {
 }
 
 impl Lookouts {
-    pub(super) fn new(looker: Looker, pace: Arc<Pace>) -> Self {
-        Self { looker, all: Mutex::default(), pace }
+    pub(super) fn new(looker: Looker, looks: Arc<AllLooks>) -> Self {
+        Self { looker, all: Mutex::default(), looks }
     }
 
     /// The lookout of a visitor, who may look.
@@ -90,7 +92,7 @@ impl Lookouts {
             return Ok(there);
         }
         // Whoever is nobody is told so here, and the audit log with them.
-        let mut line = Line::open(&self.looker, visitor, &self.pace).await?;
+        let mut line = Line::open(&self.looker, visitor, &self.looks).await?;
         let status = status(&mut line).await?;
         let mut all = self.all.lock().await;
         if let Some(there) = find(&mut all, &proof) {
@@ -198,7 +200,8 @@ impl Walker {
 
     /// All pages of one walk, and a closer look at the locks with the longest waits.
     async fn walk_once(&mut self, at: Instant) -> Result<(), Problem> {
-        let mut scene = Scene { at, contended: 0, waiting: 0, locks: Vec::new() };
+        let (locks, outlooks) = (Vec::new(), Vec::new());
+        let mut scene = Scene { at, contended: 0, waiting: 0, locks, outlooks };
         let mut cursor = 0;
         loop {
             let answer = self.line.look(Query::Contended { cursor }).await?;
@@ -219,6 +222,7 @@ impl Walker {
             }
         }
         self.look_closer(&mut scene).await?;
+        scene.outlooks = why_held_by_nobody(&mut self.line, &scene.locks).await?;
         self.scene.send_replace(Some(Arc::new(scene)));
         Ok(())
     }

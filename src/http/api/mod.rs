@@ -17,9 +17,11 @@
 //! describe it.
 
 mod errand;
+mod kept;
 mod line;
 mod live;
 mod lookout;
+mod looks;
 mod ours;
 mod pace;
 mod pages;
@@ -47,9 +49,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(super) use self::errand::{is_nobody, may_scrape};
-use self::line::Line;
+use self::line::{AllLooks, Line};
 use self::lookout::Lookouts;
-use self::pace::Pace;
 use self::pages::{LIMIT_MAX, List};
 use self::shown::Figured;
 use self::stream::Streams;
@@ -81,8 +82,8 @@ struct Api {
     looker: Looker,
     /// Figures that no client can choose.
     figured: Figured,
-    /// When the next look may be, whoever looks.
-    pace: Arc<Pace>,
+    /// All who look.
+    looks: Arc<AllLooks>,
     /// Walks over the locks that somebody waits for.
     lookouts: Lookouts,
     /// Places for streams.
@@ -93,10 +94,10 @@ struct Api {
 
 /// Answers with what `looker` tells.
 pub(super) fn router(looker: Looker, glance: Arc<Glance>, reloads: Option<Reloads>) -> Router {
-    let pace = Arc::new(Pace::new());
+    let everyone = Arc::new(AllLooks::new());
     let api = Arc::new(Api {
-        lookouts: Lookouts::new(looker.clone(), Arc::clone(&pace)),
-        pace,
+        lookouts: Lookouts::new(looker.clone(), Arc::clone(&everyone)),
+        looks: everyone,
         looker,
         figured: Figured(glance),
         streams: Streams::new(),
@@ -260,7 +261,8 @@ async fn of_locks(
     let mut line = api.line(&visitor).await?;
     let wanted = |lock: &crate::wire::LockStatus| lock.name.as_str().starts_with(&prefix);
     let (locks, next) = list.page(&mut line, cursor.as_deref(), limit, wanted).await?;
-    let locks: Vec<Value> = locks.iter().map(json::lock).collect();
+    let outlooks = kept::why_held_by_nobody(&mut line, &locks).await?;
+    let locks: Vec<Value> = locks.iter().map(|lock| shown::lock(lock, &outlooks)).collect();
     Ok(told(&json!({"locks": locks, "next": next})))
 }
 
@@ -322,7 +324,7 @@ async fn of_sessions(State(api): State<Arc<Api>>, visitor: Visitor, read: Read<P
 impl Api {
     /// A line for a visitor, who is welcome.
     async fn line(&self, visitor: &Visitor) -> Result<Line, Problem> {
-        Line::open(&self.looker, visitor, &self.pace).await
+        Line::open(&self.looker, visitor, &self.looks).await
     }
 
     /// A place for a stream, if there is one left for this one.

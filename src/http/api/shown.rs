@@ -76,10 +76,16 @@ fn rule(rule: &Rule) -> Value {
     json!({"do": verbs, "names": rule.names.to_string()})
 }
 
+/// A lock of a list, with its outlook if that is among these.
+pub(super) fn lock(lock: &LockStatus, outlooks: &[Outlook]) -> Value {
+    let outlook = outlooks.iter().find(|outlook| outlook.name == lock.name);
+    json::lock_with_outlook(lock, outlook)
+}
+
 /// A walk over the locks that somebody waits for; so many of them at most.
 pub(super) fn waits(scene: &Scene, limit: usize) -> Value {
-    let shown = scene.locks.iter().take(limit).map(|lock| {
-        let mut shown = json::lock(lock);
+    let shown = scene.locks.iter().take(limit).map(|seen| {
+        let mut shown = lock(seen, &scene.outlooks);
         if let Some(waiters) = shown["waiters"].as_array_mut() {
             waiters.truncate(WAITERS_TOLD_MAX);
         }

@@ -336,16 +336,14 @@ fn push_more(text: &mut String, mode: Option<String>, note: &str) {
 pub(crate) fn as_json(seen: &Seen) -> Value {
     let graph = Graph::of(&seen.locks);
     let mut all = json::seen(seen);
-    let locks = seen.locks.iter().map(|lock| {
-        let mut told = json::lock(lock);
+    let Some(locks) = all["locks"].as_array_mut() else { return all };
+    for (lock, told) in seen.locks.iter().zip(locks) {
         for (at, waiter) in lock.waiters.iter().enumerate() {
             let held = graph.held_by(Who::waits(waiter));
             let names: Vec<&str> = held.iter().map(|(lock, _)| lock.name.as_str()).collect();
             told["waiters"][at]["holds"] = json!(names);
         }
-        told
-    });
-    all["locks"] = locks.collect();
+    }
     all
 }
 
