@@ -410,7 +410,7 @@ pub(crate) fn lost(reason: LostReason, last: LastAnswer) -> String {
         (LostReason::Disconnected, _) => "the connection to the coordinator broke".to_owned(),
         (LostReason::Stopped, _) => "the coordinator stopped".to_owned(),
         (LostReason::Refused, _) => {
-            "the coordinator refuses this client now: is what it shows still in the access file?"
+            "the coordinator refuses this client now (is what it shows still in the access file?)"
                 .to_owned()
         }
         (LostReason::NotReclaimed, _) => {
