@@ -56,7 +56,7 @@ pub(super) struct Counters {
     closed: [Count; GoodbyeCode::ALL.len()],
     /// Who asked for something over HTTP while it stood by, and proved nobody.
     pub(super) unproven: Count,
-    /// The same, and was told that it may not, by `Verb::ALL`.
+    /// Who was told there that no rule allows it, by `Verb::ALL`.
     denials: [Count; Verb::ALL.len()],
     /// Events that those who listen were not told, for they did not read.
     pub(super) events_missed: Count,
