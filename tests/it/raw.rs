@@ -69,9 +69,15 @@ impl Raw {
                     return decode(&frame[4..]).unwrap();
                 }
             }
-            let read = self.socket.read(&mut chunk).unwrap();
-            assert!(read > 0, "the server closed the connection");
-            self.unread.extend_from_slice(&chunk[..read]);
+            match self.socket.read(&mut chunk) {
+                // This process was stopped while it waited.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => {
+                    let read = read.unwrap();
+                    assert!(read > 0, "the server closed the connection");
+                    self.unread.extend_from_slice(&chunk[..read]);
+                }
+            }
         }
     }
 
@@ -82,6 +88,7 @@ impl Raw {
             match self.socket.read(&mut chunk) {
                 Ok(0) => return true,
                 Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return error.kind() == ErrorKind::ConnectionReset,
             }
         }

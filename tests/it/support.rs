@@ -216,7 +216,10 @@ impl Running {
 
     /// Waits for the end.
     pub(crate) fn end(self) -> Done {
-        self.ended.recv_timeout(DEADLINE).expect("the command goes on and on").into()
+        let ended = self.ended.recv_timeout(DEADLINE);
+        let ended =
+            ended.unwrap_or_else(|_| panic!("the command goes on and on: {}", self.err_so_far()));
+        ended.into()
     }
 }
 

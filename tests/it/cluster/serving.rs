@@ -277,7 +277,13 @@ pub(super) fn is_answered(raw: &Raw) -> bool {
 
 fn is_answered_within(raw: &Raw, length: Duration) -> bool {
     raw.socket.set_read_timeout(Some(length)).unwrap();
-    let peeked = raw.socket.peek(&mut [0]);
+    let peeked = loop {
+        match raw.socket.peek(&mut [0]) {
+            // This process was stopped while it waited.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            peeked => break peeked,
+        }
+    };
     raw.socket.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
     match peeked {
         Ok(_) => true,

@@ -13,7 +13,7 @@ use super::following::{members, pair};
 use super::serving::{
     Holder, LEASE, LEASE_OVER, as_strs, flags, greeted, leads, member, sent_to, settled,
 };
-use super::{live, options};
+use super::{live, options, undisturbed};
 use crate::raw::{hello, request};
 use crate::support::{Home, Server, eventually, run};
 
@@ -254,12 +254,12 @@ fn h8_nobody_leads_whose_endpoints_are_of_several_etcds() {
 
 #[test]
 fn p6_a_pair_in_sync_that_serves_over_a_restored_etcd_is_not_declared_lost() {
-    is_not_declared_lost(Etcd::restore);
+    undisturbed(|| is_not_declared_lost(Etcd::restore));
 }
 
 #[test]
 fn p6_a_pair_in_sync_that_serves_beside_another_etcd_is_not_declared_lost() {
-    is_not_declared_lost(Etcd::restore_as_another);
+    undisturbed(|| is_not_declared_lost(Etcd::restore_as_another));
 }
 
 fn is_not_declared_lost(restore: fn(&mut Etcd, &Path)) {
