@@ -66,7 +66,7 @@ impl Opening {
                 let share = search.share();
                 let attempt = self.open_once(start, servers, &mut search);
                 let error = match within(share, servers.name(), attempt).await {
-                    Err(error) if error.is_retryable() => error,
+                    Err(error) if search.goes_on_after(&error) => error,
                     outcome => return outcome,
                 };
                 match search.after(error) {
@@ -91,16 +91,19 @@ impl Opening {
         let server = servers.name();
         let stream = search.connect().await.map_err(|error| not_connected(server, error))?;
         let started = self.start(start, stream, search.dial.clone(), server, on_runtime).await;
+        // Of several servers it is told which one does not follow the protocol.
+        let peer = search.dial.peer().map_or_else(|| Arc::clone(server), Arc::from);
         started.map_err(|error| match error {
             // One from before there were credentials does not know the message.
-            Error::Protocol { server, message } if servers.shown_credential().is_some() => {
+            Error::Protocol { message, .. } if servers.shown_credential().is_some() => {
                 let message = if message.contains("TLS") {
                     message
                 } else {
                     format!("{message} (perhaps it is too old for credentials)")
                 };
-                Error::Protocol { server, message }
+                Error::Protocol { server: peer, message }
             }
+            Error::Protocol { message, .. } => Error::Protocol { server: peer, message },
             error => error,
         })
     }

@@ -78,6 +78,12 @@ impl Search {
         }
     }
 
+    /// Whether it goes on when an attempt has failed so. Of several servers, one that does not follow the protocol
+    /// keeps nobody from the others.
+    pub(super) fn goes_on_after(&self, error: &Error) -> bool {
+        error.is_retryable() || (self.servers.len() > 1 && matches!(error, Error::Protocol { .. }))
+    }
+
     /// How long the next attempt may take. The last one of all has all the time that is left.
     pub(super) fn share(&self) -> Duration {
         if self.left <= 1 && !self.is_cluster {
@@ -111,6 +117,9 @@ impl Search {
             }
             error if self.is_connected && error.is_timeout() => self.note_silence(),
             Error::Unavailable { source, .. } if self.is_connected => self.note(&cause(source)),
+            Error::Protocol { message, .. } if self.is_connected => {
+                self.note(&format!("does not follow the protocol: {message}"));
+            }
             error if self.is_connected => self.note(&error.to_string()),
             error => {
                 self.said.clear();

@@ -97,6 +97,29 @@ fn a_command_runs_on_and_the_next_in_line_is_next_when_the_leader_dies() {
 }
 
 #[test]
+fn a_server_that_is_no_coordinator_keeps_nobody_from_the_leader() {
+    let server = Server::start();
+    let members = Member::several::<3>();
+    let [stranger, leader, next] = &members;
+    stranger.becomes(Role::SpeaksHttp);
+    next.becomes(Role::Dead);
+    let done = run(command(&server, &members, &["ping"]));
+    assert_eq!(done.code(), Some(69), "nobody leads: {}", done.err);
+    let told = format!("{}: does not follow the protocol: it speaks HTTP", stranger.address);
+    assert!(done.err.contains(&told), "{}", done.err);
+    leader.becomes(Role::Leads(server.address.clone()));
+    let holder = holds(&server, &members, "printer");
+    server.held("printer");
+    leader.becomes(Role::Dead);
+    next.becomes(Role::Leads(server.address.clone()));
+    let done = run(command(&server, &members, &["lock", "other", "--", "true"]));
+    assert_eq!(done.code(), Some(0), "{}", done.err);
+    std::fs::write(server.home.path("printer.done"), "").unwrap();
+    let done = holder.end();
+    assert_eq!((done.code(), &*done.err), (Some(0), ""), "nobody noticed");
+}
+
+#[test]
 fn a_hand_over_moves_everybody_to_the_next_leader_and_nobody_waits() {
     let (server, members) = pair();
     let holder = holds(&server, &members, "printer");

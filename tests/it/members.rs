@@ -21,6 +21,8 @@ pub(crate) enum Role {
     Names(String),
     /// Its process is dead, and its machine says so to who connects.
     Dead,
+    /// Another program has taken its port, which speaks HTTP.
+    SpeaksHttp,
 }
 
 /// What a member and its connections share.
@@ -100,6 +102,12 @@ fn serve(mut client: TcpStream, number: usize, state: &Arc<Mutex<State>>) {
     let role = state.lock().unwrap().role.clone();
     let leader = match role {
         Role::Dead => return,
+        Role::SpeaksHttp => {
+            if read_frame(&mut client).is_some() {
+                let _gone = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+            return;
+        }
         Role::Names(leader) => {
             if read_frame(&mut client).is_some() {
                 say_who_leads(&mut client, &leader);

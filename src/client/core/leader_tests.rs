@@ -118,6 +118,19 @@ fn two_that_name_each_other_are_left_alone_for_longer_and_longer() {
 }
 
 #[test]
+fn of_several_servers_one_of_another_version_is_passed_over_and_of_one_it_is_the_end() {
+    for servers in [1, 2] {
+        for code in [GoodbyeCode::UnsupportedVersion, GoodbyeCode::ProtocolError] {
+            let mut story = Story::of_servers(servers);
+            story.cut();
+            let (rejection, message) = (RejectionCode::NONE, "older".to_owned());
+            story.connects_and_hears(ServerMessage::Goodbye { code, rejection, message });
+            assert_eq!(story.core.end().is_none(), servers > 1, "{code:?}");
+        }
+    }
+}
+
+#[test]
 fn a_hint_is_for_the_next_attempt_and_for_no_other() {
     let mut story = Story::of_servers(3);
     story.hear(not_leader("elsewhere.internal:7"));

@@ -315,19 +315,19 @@ fn a_stale_generation_is_raised_until_it_is_not() {
 #[test]
 fn what_cannot_get_better_is_the_end_and_the_rest_is_tried_again() {
     let ends = [
-        goodbye(GoodbyeCode::Superseded),
-        goodbye(GoodbyeCode::ProtocolError),
-        goodbye(GoodbyeCode::UnsupportedVersion),
-        refused(RejectionCode::ImplausibleToken),
-        refused(RejectionCode::InvalidTtl),
+        (goodbye(GoodbyeCode::Superseded), LostReason::Disconnected),
+        (goodbye(GoodbyeCode::ProtocolError), LostReason::Disconnected),
+        (goodbye(GoodbyeCode::UnsupportedVersion), LostReason::Disconnected),
+        (refused(RejectionCode::ImplausibleToken), LostReason::Refused),
+        (refused(RejectionCode::InvalidTtl), LostReason::Refused),
     ];
-    for end in ends {
+    for (end, reason) in ends {
         let mut story = Story::returning_holder();
         story.cut();
         story.connects();
         story.hear(end);
         assert!(story.core.end().is_some());
-        assert_eq!(story.told(), [lost(1, LostReason::Disconnected)]);
+        assert_eq!(story.told(), [lost(1, reason)]);
         assert_eq!(story.core.connection(), None);
     }
     let again = [

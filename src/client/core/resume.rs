@@ -282,12 +282,23 @@ impl Core {
                 _ => self.finish(end),
             },
             GoodbyeCode::Superseded if self.superseded_itself() => self.superseded(end, now),
+            GoodbyeCode::ProtocolError | GoodbyeCode::UnsupportedVersion
+                if self.may_go_elsewhere() =>
+            {
+                self.go_away(end, now);
+            }
             GoodbyeCode::Done
             | GoodbyeCode::ProtocolError
             | GoodbyeCode::UnsupportedVersion
             | GoodbyeCode::Refused
             | GoodbyeCode::Superseded => self.finish(end),
         }
+    }
+
+    /// Whether one that does not greet us as a coordinator of our version does is passed over: there are several
+    /// servers, and the one that we come from is another.
+    pub(crate) fn may_go_elsewhere(&self) -> bool {
+        self.began && !self.is_open() && self.leader.is_one_of_several()
     }
 
     /// The server knows a later connection of the session than we do.

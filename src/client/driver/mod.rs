@@ -240,6 +240,10 @@ impl<C: Connector> Driver<C> {
                 cut @ CodecError::Truncated => {
                     self.connection_lost(io::Error::new(io::ErrorKind::UnexpectedEof, cut), now);
                 }
+                // As good as one that is away: whoever leads is another.
+                broken if self.core.may_go_elsewhere() => {
+                    self.connection_lost(io::Error::new(io::ErrorKind::InvalidData, broken), now);
+                }
                 broken => self.core.protocol_broken(broken.to_string()),
             },
             LinkEvent::Read(None) => {
