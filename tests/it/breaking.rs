@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::access::{credential, principal};
 use crate::port::{BOB, Port, private};
-use crate::support::{Home, eventually, run};
+use crate::support::{Home, eventually, run, start};
 
 /// May break and see everything.
 const OPS: &str = "may = [ { do = [\"see\", \"break\"], names = [\"*\"] } ]";
@@ -22,6 +22,27 @@ fn durable() -> Port {
 fn token_of(port: &Port, lock: &str) -> Option<u64> {
     port.get(&format!("/api/v1/locks/{lock}"), Some("bob")).json()["lock"]["holders"][0]["token"]
         .as_u64()
+}
+
+/// Rule R11.
+#[test]
+fn all_locks_that_end_together_are_named_to_whoever_may_see_them() {
+    let port = durable();
+    for by_http in [true, false] {
+        let _holder = start(port.client("bob", &["hold", "a/x", "--and", "a/y", "--and", "a/z"]));
+        let token = eventually("they are held", || token_of(&port, "a%2Fx"));
+        if by_http {
+            let done = port.revoke(Some("ops"), "a%2Fy", token, "stuck");
+            assert_eq!(done.json()["locks"], serde_json::json!(["a/x", "a/y", "a/z"]), "{done:?}");
+        } else {
+            let number = token.to_string();
+            let done = run(port.client("ops", &["release", "a/y", "--force", "--token", &number]));
+            let told =
+                format!("revoked \"a/x\", \"a/y\", \"a/z\" from the holder with token {token}\n");
+            assert_eq!(done.out, told, "{}", done.err);
+        }
+        eventually("they are free", || token_of(&port, "a%2Fz").is_none().then_some(()));
+    }
 }
 
 /// Rule R11.

@@ -18,8 +18,10 @@ use super::visitor::Visitor;
 use crate::access::Proof;
 use crate::http::problem::Problem;
 use crate::server::Looker;
-use crate::types::{Epoch, RequestId};
-use crate::wire::{Attach, ClientCodec, ClientMessage, Hello, Query, ServerMessage, encode_frame};
+use crate::types::{Claim, Epoch, FencingToken, RequestId};
+use crate::wire::{
+    Attach, ClientCodec, ClientMessage, Happening, Hello, Query, ServerMessage, encode_frame,
+};
 
 /// How long an answer may take: it stands in line with those of all who look.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,6 +59,8 @@ pub(super) struct Line {
     looks: Arc<AllLooks>,
     /// What was shown for it: whoever shows the same is told the same.
     proof: Proof,
+    /// The token of a grant, whose locks are wanted if an event says that it is lost; and them, once one has.
+    watched: Option<(FencingToken, Option<Vec<Claim>>)>,
     /// The run of the coordinator.
     pub(super) epoch: Epoch,
 }
@@ -74,7 +78,8 @@ impl Line {
         let frames = FramedRead::new(stream, ClientCodec::new());
         let (read, epoch) = (VecDeque::new(), Epoch::default());
         let (looks, proof) = (Arc::clone(looks), visitor.proof());
-        let mut line = Self { frames, read, latest: 0, answered: 0, looks, proof, epoch };
+        let mut line =
+            Self { frames, read, latest: 0, answered: 0, looks, proof, watched: None, epoch };
         if let Some(credential) = visitor.shown.clone() {
             line.say(ClientMessage::Authenticate { credential }).await?;
         }
@@ -161,6 +166,29 @@ impl Line {
         answer.unwrap_or_else(|why| Err(if is_said { Problem::not_known() } else { why }))
     }
 
+    /// From now on notes which locks are lost with the grant of this token, if events say so.
+    pub(super) fn watch(&mut self, token: FencingToken) {
+        self.watched = Some((token, None));
+    }
+
+    /// The locks that were lost with it, once that is told.
+    pub(super) async fn lost(&mut self) -> Option<Vec<Claim>> {
+        while matches!(self.watched, Some((_, None))) {
+            let message = self.next().await.ok()?;
+            self.hear(message);
+        }
+        self.watched.take()?.1
+    }
+
+    fn hear(&mut self, message: ServerMessage) {
+        if let ServerMessage::Event { claims, what: Happening::Lost { token, .. }, .. } = message
+            && let Some((watched, lost)) = &mut self.watched
+            && *watched == token
+        {
+            *lost = Some(claims);
+        }
+    }
+
     /// Says something, and waits for the answer to it; an error if none comes.
     async fn exchange(
         &mut self,
@@ -180,7 +208,7 @@ impl Line {
                         break Err(Problem::rejected(code, message));
                     }
                     message if message.query_id() == Some(asked) => break Ok(message),
-                    _ => {}
+                    message => self.hear(message),
                 }
             };
             self.answered = asked;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::Api;
 use super::errand;
 use super::line::Line;
+use super::live;
 use super::ours;
 use super::visitor::Visitor;
 use crate::access::Verb;
@@ -56,6 +57,11 @@ pub(super) async fn revoke(
     {
         line = another;
     }
+    // The event of it names all that end together. Who may see some of them only is not told.
+    let is_held = seen.iter().flatten().flat_map(|lock| &lock.holders).any(|it| it.token == token);
+    if is_held && live::subscribe(&mut line, Some(name.to_owned())).await.is_ok() {
+        line.watch(token);
+    }
     let answer = line
         .order(|query_id| ClientMessage::RevokeFor {
             query_id,
@@ -69,7 +75,9 @@ pub(super) async fn revoke(
             let seen = seen.flatten();
             let holder = seen.iter().flat_map(|lock| &lock.holders).find(|it| it.token == token);
             let holder = holder.map_or_else(|| json!({"token": token}), json::holder);
-            Ok(json!({"revoked": holder}))
+            let lost = timeout(GLIMPSE_TIMEOUT, line.lost()).await.ok().flatten();
+            let locks = lost.map(|all| all.into_iter().map(|of| of.name).collect::<Vec<_>>());
+            Ok(json!({"revoked": holder, "locks": locks}))
         }
         Ok(_) => Err(Problem::not_known()),
         // A kept lock has no holder, and its token still ends the keeping.
