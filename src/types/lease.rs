@@ -141,6 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn a_fail_over_of_a_quarter_of_the_ttl_ends_no_command() {
+        for ttl in ttls().filter(|ttl| *ttl >= Duration::from_secs(3)) {
+            let asked = belief(ttl).saturating_sub(farewell_max(ttl));
+            // It began just after a keep-alive was answered, and the first that is asked then is silent, too.
+            let answered = keep_alive_every(ttl) + ttl / 4 + 2 * answer_max(ttl);
+            assert!(answered <= asked, "{ttl:?}: {answered:?}, {asked:?}");
+        }
+    }
+
+    #[test]
     fn an_absence_of_a_third_of_the_ttl_is_over_before_anybody_is_in_jeopardy() {
         for ttl in ttls() {
             // It began just before a keep-alive was due, and ended just after an attempt to connect.

@@ -30,8 +30,6 @@ use crate::support::{Home, Server};
 
 /// How long what is away stays away: for longer than a leader decides without etcd, if it is alone.
 const AWAY: Duration = Duration::from_secs(3);
-/// Of a command that holds a lock all along: three that begin one after the other take longer than a short one allows.
-const TTL: &str = "10s";
 /// What clients may notice of a fault that does not concern them, on a busy machine.
 const UNNOTICED: Duration = Duration::from_millis(1_500);
 /// A pause that no standby takes for a death.
@@ -231,7 +229,7 @@ fn partitions_break_no_promise() {
     let strike = |cluster: &mut Cluster, number, _: &mut Random, deeds: &mut Deeds| {
         strike(cluster, &links, only.unwrap_or(number), deeds);
     };
-    let (verdict, took) = run(&directory, cluster, TTL, (count, seed), strike);
+    let (verdict, took) = run(&directory, cluster, (count, seed), strike);
     println!("\n{count} faults, seed {seed}, {} s\n{verdict}{took}", began.elapsed().as_secs());
     assert!(verdict.violations.is_empty(), "{} violations", verdict.violations.len());
 }
