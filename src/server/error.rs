@@ -102,6 +102,15 @@ pub enum ServerError {
     /// The operating system gives no random numbers, and without a key nothing can be proven.
     #[error("the operating system provides no random numbers for the key of seals: {0}")]
     Randomness(getrandom::Error),
+    /// The address for standbys cannot be listened on.
+    #[cfg(feature = "cluster")]
+    #[error("cannot listen on {listen}: {source}")]
+    ListenForStandbys {
+        /// The address.
+        listen: SocketAddr,
+        /// What the operating system says.
+        source: io::Error,
+    },
     /// It cannot take part in its cluster.
     #[cfg(feature = "cluster")]
     #[error("cannot take part in a cluster: {0}")]

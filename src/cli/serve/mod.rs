@@ -411,6 +411,10 @@ fn cannot_serve(error: &ServerError) -> Failure {
             let there = "perhaps Redis runs there, or a coordinator";
             cannot_listen(*listen, source, "--redis-listen", there)
         }
+        ServerError::ListenForStandbys { listen, source } => {
+            let there = "perhaps another member of the cluster runs there";
+            cannot_listen(*listen, source, "--peer-listen", there)
+        }
         ServerError::DataInUse { .. } => Failure::new(exit::BUSY, error.to_string())
             .hint("stop that one, or give this one its own --data-dir"),
         ServerError::DataUnusable { directory, source } => {
@@ -598,5 +602,8 @@ mod tests {
         let failure = cannot_serve(&ServerError::ListenForRedis { listen, source });
         assert!(failure.plain().contains("perhaps Redis runs there"), "{}", failure.plain());
         assert!(failure.plain().contains("with --redis-listen"), "{}", failure.plain());
+        let source = io::Error::from(io::ErrorKind::AddrInUse);
+        let failure = cannot_serve(&ServerError::ListenForStandbys { listen, source });
+        assert!(failure.plain().contains("with --peer-listen"), "{}", failure.plain());
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn directory(
 /// at the same host.
 pub(super) fn peers(options: &mut ElectionOptions) -> Result<Option<TcpListener>, ServerError> {
     let Some(listen) = options.peers else { return Ok(None) };
-    let failed = |source| ServerError::Listen { listen, source };
+    let failed = |source| ServerError::ListenForStandbys { listen, source };
     let listener = listener::listen(listener::bind(listen).map_err(failed)?).map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
     let Author { address, peer, .. } = &mut options.author;

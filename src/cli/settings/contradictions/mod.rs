@@ -338,6 +338,22 @@ fn in_etcd(settings: &Settings) -> Vec<Contradiction> {
         let failure = Failure::usage(what).hint("remove one of --redis-listen and --cluster");
         all.push(contradiction(["redis-listen", "cluster"], failure));
     }
+    let is_unwritten = |key: &&str| match *key {
+        "ephemeral" => settings.ephemeral,
+        _ => settings.text("journal") == "off",
+    };
+    if settings.peer_listen.is_some()
+        && let Some(off) = ["ephemeral", "journal"].into_iter().find(is_unwritten)
+    {
+        let flag = if off == "journal" { "--journal off" } else { "--ephemeral" };
+        let what = format!(
+            "--peer-listen sends the journal to standbys, and with {flag} there is none: nobody could follow"
+        );
+        let failure = Failure::usage(what).hint(format!(
+            "leave out {flag}, and a standby takes over with everything; or --peer-listen, and each leader is alone"
+        ));
+        all.push(contradiction(["peer-listen", off], failure));
+    }
     let told = settings.advertise.as_ref().map(|it| it.host().to_owned());
     let host = told.unwrap_or_else(|| settings.listen.ip().to_string());
     if host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()) {
@@ -352,7 +368,8 @@ fn in_etcd(settings: &Settings) -> Vec<Contradiction> {
 
 /// Two ports that would be one.
 fn one_port(settings: &Settings) -> Option<Contradiction> {
-    let ports = settings.ports();
+    let peers = ("peer-listen", settings.peer_listen);
+    let ports: Vec<_> = settings.ports().into_iter().chain([peers]).collect();
     let is_any = |address: SocketAddr| address.ip().is_unspecified();
     for (at, (key, address)) in ports.iter().enumerate() {
         for (other_key, other) in &ports[..at] {

@@ -53,6 +53,25 @@ fn each_pair_that_contradicts_itself_is_refused_by_its_names_with_what_to_do() {
             ["the same port", "of their own"],
         ),
         (
+            "cluster = \"a\"\netcd = \"http://a:1\"\nlisten = \"127.0.0.1:9\"\npeer-listen = \"127.0.0.1:9\"",
+            [
+                "--listen 127.0.0.1:9 and --peer-listen 127.0.0.1:9 are the same port",
+                "of their own",
+            ],
+        ),
+        (
+            "cluster = \"a\"\netcd = \"http://a:1\"\nhttp-listen = \"127.0.0.1:9\"\npeer-listen = \"127.0.0.1:9\"",
+            ["--http-listen 127.0.0.1:9 and --peer-listen", "of their own"],
+        ),
+        (
+            "cluster = \"a\"\netcd = \"http://a:1\"\njournal = \"off\"\npeer-listen = \"127.0.0.1:9\"",
+            ["with --journal off there is none", "leave out --journal off"],
+        ),
+        (
+            "cluster = \"a\"\netcd = \"http://a:1\"\nephemeral = true\npeer-listen = \"127.0.0.1:9\"",
+            ["with --ephemeral there is none", "leave out --ephemeral"],
+        ),
+        (
             "audit-log = \"/x\"\naccess-file = \"/x\"",
             ["--audit-log and --access-file name the same", "another"],
         ),
