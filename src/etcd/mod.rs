@@ -20,6 +20,7 @@ mod belief;
 mod channel;
 mod error;
 mod messages;
+mod password;
 
 use std::fmt;
 use std::sync::Mutex;
@@ -42,6 +43,7 @@ use self::messages::{
     KeyValue, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader,
     TargetUnion, TxnRequest, TxnResponse,
 };
+pub use self::password::Password;
 
 /// More endpoints than this are a mistake.
 pub const ETCD_ENDPOINTS_MAX: usize = 16;
@@ -66,8 +68,8 @@ pub struct EtcdOptions {
     pub ca: Option<Vec<u8>>,
     /// The certificate and the key that prove who asks, as PEM.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
-    /// The name and the password of the user.
-    pub user: Option<(String, String)>,
+    /// The name of the user, and its password.
+    pub user: Option<(String, Password)>,
     /// How long an endpoint has for an answer.
     pub patience: Duration,
     /// The cluster of etcds that is believed; clones share it.
@@ -203,8 +205,8 @@ pub struct Etcd {
     latest: AtomicUsize,
     /// The cluster of etcds that is believed.
     believed: Believed,
-    /// The name and the password of the user.
-    user: Option<(String, String)>,
+    /// The name of the user, and its password.
+    user: Option<(String, Password)>,
     /// The proof that etcd gave for them, if it did.
     token: Mutex<Option<MetadataValue<Ascii>>>,
     /// How long an endpoint has for an answer, to begin with.
@@ -525,9 +527,9 @@ impl Etcd {
     async fn authenticate(
         &self,
         endpoint: usize,
-        (name, password): &(String, String),
+        (name, password): &(String, Password),
     ) -> Result<MetadataValue<Ascii>, Status> {
-        let request = AuthenticateRequest { name: name.clone(), password: password.clone() };
+        let request = AuthenticateRequest { name: name.clone(), password: password.now().await };
         let answer: AuthenticateResponse = self.send(endpoint, AUTHENTICATE, request, None).await?;
         let token = MetadataValue::try_from(&answer.token)
             .map_err(|_| Status::internal("its token has letters that no header may have"))?;

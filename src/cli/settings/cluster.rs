@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coordinator::cluster::Timing;
 use coordinator::election::{Author, ClusterName, ElectionOptions};
-use coordinator::etcd::{Believed, ETCD_ENDPOINTS_MAX, EtcdOptions};
+use coordinator::etcd::{Believed, ETCD_ENDPOINTS_MAX, EtcdOptions, Password};
 use coordinator::types::ServerAddress;
 
 use super::values::{Value, duration};
@@ -125,9 +125,8 @@ impl Settings {
         });
         let user = self.etcd_user.clone().zip(self.etcd_password_file.as_deref());
         let user = user.map(|(name, file)| {
-            let password =
-                String::from_utf8_lossy(&bytes_of("etcd-password-file", file)?).into_owned();
-            Ok::<_, Failure>((name, password.trim_end_matches(['\r', '\n']).to_owned()))
+            let content = bytes_of("etcd-password-file", file)?;
+            Ok::<_, Failure>((name, Password::new(file.to_owned(), &content)))
         });
         Ok(EtcdOptions {
             endpoints: self.etcd.0.clone(),

@@ -1,10 +1,11 @@
 //! The client of etcd, with a real one.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use coordinator::etcd::{
-    ETCD_ENDPOINTS_MAX, Etcd as Client, EtcdError, EtcdOptions, Reading, Swap,
+    ETCD_ENDPOINTS_MAX, Etcd as Client, EtcdError, EtcdOptions, Password, Reading, Swap,
 };
 use rustix::process::Signal;
 
@@ -188,6 +189,11 @@ pub(super) fn with_user() -> Etcd {
     with_user_for(Duration::from_secs(300))
 }
 
+/// The user of that name, with such a password.
+fn root(password: &str) -> (String, Password) {
+    ("root".to_owned(), Password::new(PathBuf::new(), password.as_bytes()))
+}
+
 /// The same, whose tokens are good for so long after they were shown last.
 pub(super) fn with_user_for(ttl: Duration) -> Etcd {
     let etcd = Etcd::start_with_tokens(ttl);
@@ -202,7 +208,7 @@ pub(super) fn with_user_for(ttl: Duration) -> Etcd {
 fn a_user_proves_itself_by_its_password_and_again_when_etcd_has_forgotten_that() {
     let mut etcd = with_user();
     live(async {
-        let user = Some(("root".to_owned(), "secret".to_owned()));
+        let user = Some(root("secret"));
         let client = Client::new(EtcdOptions { user, ..options(&[&etcd.url()]) }).unwrap();
         put_first(&client).await;
         // Its tokens are in memory.
@@ -217,7 +223,7 @@ fn a_user_proves_itself_by_its_password_and_again_when_etcd_has_forgotten_that()
 fn a_token_that_has_expired_is_renewed() {
     let etcd = with_user_for(Duration::from_secs(1));
     live(async {
-        let user = Some(("root".to_owned(), "secret".to_owned()));
+        let user = Some(root("secret"));
         let [client, observer] =
             [(); 2].map(|()| EtcdOptions { user: user.clone(), ..options(&[&etcd.url()]) });
         let client = Client::new(client).unwrap();
@@ -242,7 +248,7 @@ fn who_has_no_password_or_a_wrong_one_is_told_what_etcd_wants() {
             error.ends_with("it wants a user and a password, or a client certificate"),
             "{error}"
         );
-        let user = Some(("root".to_owned(), "wrong".to_owned()));
+        let user = Some(root("wrong"));
         let client = Client::new(EtcdOptions { user, ..options(&[&etcd.url()]) }).unwrap();
         let error = client.read(KEY).await.unwrap_err().to_string();
         assert!(error.contains("refused") && error.ends_with("is the password right?"), "{error}");

@@ -122,3 +122,16 @@ fn a_member_proves_itself_by_its_password_and_again_when_etcd_has_forgotten_that
     }
     assert!(Holder::of(&member, "printer", 60_000).token > FencingToken::default());
 }
+
+#[test]
+fn a_password_that_is_put_right_counts_without_a_start() {
+    let etcd = with_user();
+    let home = Home::new();
+    let file = home.path("password");
+    private(&file, "of last year\n");
+    let user = ["--etcd-user", "root", "--etcd-password-file", file.to_str().unwrap()];
+    let flags = [&flags(&[&etcd], "1s")[..], &user.map(str::to_owned)].concat();
+    let member = Server::start_with(home, &as_strs(&flags));
+    private(&file, "secret\n");
+    leads(&member);
+}
