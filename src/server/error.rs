@@ -85,14 +85,15 @@ pub enum ServerError {
     },
     /// An orderly stop could not save everything.
     #[error(
-        "stopped without saving {sessions} sessions with {requests} requests, held or waiting: the \
-        next start does not resume them ({why})"
+        "stopped without saving {sessions} sessions with {requests} requests, held or waiting: {rest} ({why})"
     )]
     NotSaved {
         /// Sessions that there were.
         sessions: usize,
         /// What they held and waited for.
         requests: usize,
+        /// What becomes of them.
+        rest: &'static str,
         /// What was in the way.
         why: String,
     },

@@ -57,6 +57,11 @@ impl Keeping {
         self.distance
     }
 
+    /// Whether all that is said is written down before.
+    pub(super) fn is_on(&self) -> bool {
+        self.distance.is_some() && self.off().is_none()
+    }
+
     /// How long it is without its checkpoint, in bytes; nothing while it cannot be written.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)

@@ -81,7 +81,23 @@ async fn save_all(
             None => "a second signal stopped it".to_owned(),
         },
     };
-    let failure = ServerError::NotSaved { sessions, requests, why };
+    // Whatever was said is with the standby, which acknowledged it before.
+    let role = shared.counters.roles.role();
+    if role.as_ref().is_some_and(|role| role.behind.is_some()) {
+        let standby = role.map(|role| role.standby).filter(|it| !it.is_empty());
+        warn!(
+            "stopped without saving in etcd, and nothing is lost: {} in sync has all {sessions} sessions and \
+             {requests} requests, and leads with them once etcd answers ({why})",
+            standby.as_deref().unwrap_or("the standby")
+        );
+        return Ok(());
+    }
+    let rest = if role.is_some() && shared.counters.keeping.is_on() {
+        "its directory has them: a start there resumes them, on a machine that ran on, unless another has led before"
+    } else {
+        "the next start does not resume them"
+    };
+    let failure = ServerError::NotSaved { sessions, requests, rest, why };
     error!("{failure}");
     Err(failure)
 }

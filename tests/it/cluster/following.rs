@@ -76,7 +76,14 @@ fn is_taken_out(etcd: &Etcd, leader: &Server) {
 
 /// A leader, and a standby in sync with it.
 pub(super) fn pair(etcd: &Etcd) -> [Server; 2] {
-    let pair = settled([member(etcd), member(etcd)]);
+    pair_with(etcd, &[])
+}
+
+/// The same, started with more.
+pub(super) fn pair_with(etcd: &Etcd, more: &[&str]) -> [Server; 2] {
+    let flags = peers(&[etcd]);
+    let flags = [&as_strs(&flags)[..], more].concat();
+    let pair = settled([(); 2].map(|()| Server::start_with(Home::new(), &flags)));
     synced(etcd, &pair[0]);
     pair
 }

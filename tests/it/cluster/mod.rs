@@ -9,6 +9,7 @@ mod leading;
 mod seen;
 pub(crate) mod serving;
 mod set_back;
+mod stopping;
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, catch_unwind, resume_unwind};
