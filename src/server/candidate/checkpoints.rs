@@ -1,12 +1,14 @@
 //! What a standby is given first: a checkpoint of the table, as it is when that one begins to follow.
 //!
 //! A small table is written down at once. A large one would keep everybody waiting, so a thread makes its checkpoint
-//! of the journal, up to the record that came last. What comes behind is sent behind it.
+//! of the journal, up to the record that came last. What comes behind is sent behind it. One thread does so at a time,
+//! however often standbys come and go (rule B2): it has the turn until it is done, whether or not somebody still waits.
 
 use std::time::Duration;
 
 use actix::{Addr, Handler, Message, MessageResult};
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
 use crate::cluster::RunId;
@@ -103,11 +105,12 @@ impl Handler<Look> for Coordinator {
     }
 }
 
-/// What the journal says before a record, as a checkpoint; or why there is none.
+/// What the journal says before a record, as a checkpoint, and the turn of who is given it; or why there is none.
 pub(super) async fn made_of_journal(
     coordinator: &Addr<Coordinator>,
     until: u64,
-) -> Result<Bytes, String> {
+    mut turn: OwnedSemaphorePermit,
+) -> Result<(Bytes, OwnedSemaphorePermit), String> {
     let mut why = "nobody leads any more".to_owned();
     for _ in 0..LOOKS_MAX {
         let (stretch, medium) = loop {
@@ -118,13 +121,62 @@ pub(super) async fn made_of_journal(
             }
         };
         let disk = medium.clone();
-        match medium.aside(move || checkpoint_of(&disk, &stretch, until)).await {
-            Some(Ok(bytes)) if bytes.len() <= CHECKPOINT_BYTES_MAX => return Ok(bytes.into()),
-            Some(Ok(bytes)) => return Err(format!("its checkpoint has {} bytes", bytes.len())),
+        let made = in_turn(&medium, turn, move || checkpoint_of(&disk, &stretch, until)).await;
+        let Some((made, back)) = made else {
+            return Err("the thread that reads the journal has ended".to_owned());
+        };
+        turn = back;
+        match made {
+            Ok(bytes) if bytes.len() <= CHECKPOINT_BYTES_MAX => return Ok((bytes.into(), turn)),
+            Ok(bytes) => return Err(format!("its checkpoint has {} bytes", bytes.len())),
             // Another checkpoint was made meanwhile, and what it makes up for is gone.
-            Some(Err(void)) => why = void,
-            None => "the thread that reads the journal has ended".clone_into(&mut why),
+            Err(void) => why = void,
         }
     }
     Err(why)
+}
+
+/// Does something on a thread, which has the turn as long as it works; what came of it, and the turn.
+async fn in_turn<T: Send + 'static>(
+    medium: &Medium,
+    turn: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<(T, OwnedSemaphorePermit)> {
+    medium.aside(move || (work(), turn)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::server::durable::chronicle::Ground;
+
+    #[tokio::test]
+    async fn b2_a_checkpoint_that_nobody_waits_for_any_more_keeps_its_turn_until_its_thread_is_done()
+     {
+        let data = tempfile::tempdir().unwrap();
+        let medium = Ground::of(data.path()).unwrap().medium;
+        let turns = Arc::new(Semaphore::new(1));
+        let ((begins, begun), (ends, end)) = (mpsc::channel(), mpsc::channel::<()>());
+        let turn = Arc::clone(&turns).acquire_owned().await.unwrap();
+        let work = move || {
+            begins.send(()).unwrap();
+            end.recv().unwrap();
+        };
+        let mut making = Box::pin(in_turn(&medium, turn, work));
+        tokio::select! {
+            biased;
+            _ = &mut making => panic!("it is done before it may be"),
+            () = std::future::ready(()) => {}
+        }
+        begun.recv().unwrap();
+        // The standby is gone, and comes again.
+        drop(making);
+        assert!(turns.try_acquire().is_err(), "another thread would work beside it");
+        ends.send(()).unwrap();
+        drop(turns.acquire().await.unwrap());
+    }
 }

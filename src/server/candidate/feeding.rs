@@ -2,18 +2,18 @@
 //! it.
 
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
 use bytes::{Bytes, BytesMut};
 use log::{info, warn};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{interval, timeout};
 
 use super::checkpoints::{Beginning, First, Follow, made_of_journal};
-use super::guests::Place;
+use super::guests::{Place, STANDBYS_MAX};
 use crate::cluster::Event;
 use crate::election::Pledge;
 use crate::server::coordinator::Coordinator;
@@ -40,8 +40,8 @@ pub(super) struct Term {
     /// That of what members say to each other.
     pub(super) key: StateKey,
     pub(super) coordinator: Addr<Coordinator>,
-    /// One at a time is given a checkpoint: it may be long.
-    pub(super) turns: Rc<Semaphore>,
+    /// One at a time is given a checkpoint: it may be long. Who makes it has the turn, too.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 /// Why a connection ends.
@@ -49,6 +49,8 @@ pub(super) struct Term {
 pub(super) enum Ended {
     /// Others came.
     NoRoom,
+    /// As many follow as may.
+    TooMany,
     Gone(Gone),
     Frame(FrameError),
     Io(io::Error),
@@ -124,8 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Its turn to be given a checkpoint; it hears meanwhile that somebody is there.
-    async fn turn<'a>(&mut self, turns: &'a Semaphore) -> Result<SemaphorePermit<'a>, Ended> {
-        let turn = turns.acquire();
+    async fn turn(&mut self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Ended> {
+        let turn = Arc::clone(turns).acquire_owned();
         tokio::pin!(turn);
         let mut signs = interval(BEAT);
         loop {
@@ -137,18 +139,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
-    /// The checkpoint that it begins with; it hears meanwhile that somebody is there.
+    /// The checkpoint that it begins with, and its turn; it hears meanwhile that somebody is there.
     async fn checkpoint(
         &mut self,
-        first: First,
+        (first, turn): (First, OwnedSemaphorePermit),
         following: &Following,
         of: &Term,
-    ) -> Result<Result<Bytes, String>, Ended> {
+    ) -> Result<Result<(Bytes, OwnedSemaphorePermit), String>, Ended> {
         let until = match first {
-            First::Checkpoint(bytes) => return Ok(Ok(bytes)),
+            First::Checkpoint(bytes) => return Ok(Ok((bytes, turn))),
             First::Journal { until } => until,
         };
-        let making = made_of_journal(&of.coordinator, until);
+        let making = made_of_journal(&of.coordinator, until, turn);
         tokio::pin!(making);
         let mut signs = interval(BEAT);
         loop {
@@ -175,7 +177,7 @@ pub(super) async fn serve(
     let ToLeader::Follow { term, run, rules } = said else {
         return Err(FrameError::Unreadable.into());
     };
-    place.proved();
+    let is_room = place.proved();
     let beginning = match () {
         () if rules != RULES => {
             let why =
@@ -183,6 +185,12 @@ pub(super) async fn serve(
             Err(ToStandby::Refused { why })
         }
         () if term > of.number => Err(ToStandby::Wait),
+        () if !is_room => {
+            let why =
+                format!("{STANDBYS_MAX} follow it already, and no more can; stop one of those");
+            let end = line.end(&ToStandby::Refused { why }).await;
+            return end.and(Err(Ended::TooMany));
+        }
         () if pledge.counts_on(run) => {
             // Its connection of before is gone. It is taken out of the seat before it is given another table.
             pledge.tenure(of.number).hear(&Event::Unfollowed { run });
@@ -199,8 +207,8 @@ pub(super) async fn serve(
         Ok(beginning) => beginning,
         Err(answer) => return line.end(&answer).await,
     };
-    let checkpoint = match line.checkpoint(first, &following, &of).await? {
-        Ok(checkpoint) => checkpoint,
+    let (checkpoint, turn) = match line.checkpoint((first, turn), &following, &of).await? {
+        Ok(made) => made,
         Err(why) => {
             warn!("cluster: no checkpoint could be made for a standby: {why}");
             return line.end(&ToStandby::Refused { why }).await;

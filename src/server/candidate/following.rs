@@ -203,7 +203,7 @@ impl Candidate {
                 Err(End::Unfit(why)) => {
                     if told != why {
                         warn!(
-                            "cluster: {} cannot be followed, so nobody is in sync: {why}",
+                            "cluster: {} cannot be followed, so this one cannot take over with its table: {why}",
                             leader.name
                         );
                         told = why;

@@ -2,12 +2,14 @@
 //! to (rule B2).
 //!
 //! Whoever has proved nothing has a place of its own kind, for a bounded time, and makes room for others: of the
-//! address that has most of them, the oldest goes. So strangers of one address keep no standby of another away.
+//! address that has most of them, the oldest goes. So strangers of one address keep no standby of another away. A member
+//! that has proved itself and finds as many following as may is told so: closed without a word, it would take that for
+//! the silence of a leader.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -20,6 +22,9 @@ const UNPROVED_MAX: usize = 16;
 /// All that are connected; a copy of it is the same.
 #[derive(Clone, Default)]
 pub(super) struct Guests(Rc<RefCell<Vec<Guest>>>);
+
+/// The same, for those who are among them.
+type Others = Weak<RefCell<Vec<Guest>>>;
 
 /// A connection.
 struct Guest {
@@ -40,6 +45,8 @@ struct Inner {
     stage: Cell<Stage>,
     /// Wakes who serves it when it has to make room.
     moved: Notify,
+    /// All that are connected.
+    others: Others,
 }
 
 /// What a connection has come to.
@@ -55,9 +62,17 @@ enum Stage {
 }
 
 impl Place {
-    /// It has proved that it is a member's.
-    pub(super) fn proved(&self) {
-        self.0.stage.set(Stage::Proved);
+    /// It has proved that it is a member's. Whether it may follow: not so many others do.
+    pub(super) fn proved(&self) -> bool {
+        let others = self.0.others.upgrade();
+        let is_proved =
+            |it: &&Guest| it.place.0.stage.get() == Stage::Proved && !it.task.is_finished();
+        let others = others.map_or(0, |others| others.borrow().iter().filter(is_proved).count());
+        let is_room = others < STANDBYS_MAX;
+        if is_room {
+            self.0.stage.set(Stage::Proved);
+        }
+        is_room
     }
 
     /// Whether it makes room for others.
@@ -79,19 +94,19 @@ impl Place {
 }
 
 impl Guests {
-    /// Gives a connection a place, if there is one. Who makes room for it is told so: a member that is closed without
-    /// a word takes that for the silence of a leader.
-    pub(super) fn receive(
-        &self,
-        address: IpAddr,
-        serve: impl FnOnce(Place) -> JoinHandle<()>,
-    ) -> Option<()> {
+    /// Gives a connection a place. Who makes room for it is told so.
+    pub(super) fn receive(&self, address: IpAddr, serve: impl FnOnce(Place) -> JoinHandle<()>) {
+        self.make_room();
+        let others = Rc::downgrade(&self.0);
+        let place = Place(Rc::new(Inner { others, ..Inner::default() }));
+        let task = serve(place.clone());
+        self.0.borrow_mut().push(Guest { address, place, task });
+    }
+
+    fn make_room(&self) {
         let guests = &mut *self.0.borrow_mut();
         guests.retain(|guest| !guest.task.is_finished());
         let count = |stage| guests.iter().filter(|it| it.place.0.stage.get() == stage).count();
-        if count(Stage::Proved) >= STANDBYS_MAX {
-            return None;
-        }
         if count(Stage::Unproved) >= UNPROVED_MAX {
             let is_unproved = |it: &Guest| it.place.0.stage.get() == Stage::Unproved;
             let mut crowds: HashMap<IpAddr, usize> = HashMap::new();
@@ -109,10 +124,6 @@ impl Guests {
         {
             guests.remove(at).task.abort();
         }
-        let place = Place::default();
-        let task = serve(place.clone());
-        guests.push(Guest { address, place, task });
-        Some(())
     }
 
     /// Sends all away.
@@ -148,18 +159,22 @@ mod tests {
                 let guests = Guests::default();
                 let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
                 let come = |from, is_member: bool| {
+                    let is_in = Cell::new(false);
                     guests.receive(from, |place| {
-                        if is_member {
-                            place.proved();
-                        }
-                        // Who has nothing to say leaves at once.
-                        spawn_local(async move { place.left().await })
-                    })
+                        is_in.set(is_member && place.proved());
+                        let leaves = is_member && !is_in.get();
+                        spawn_local(async move {
+                            if !leaves {
+                                place.left().await;
+                            }
+                        })
+                    });
+                    is_in.get()
                 };
-                come(address(1), true).unwrap();
-                come(address(2), false).unwrap();
+                assert!(come(address(1), true));
+                come(address(2), false);
                 for _ in 0..100 {
-                    come(address(9), false).unwrap();
+                    come(address(9), false);
                 }
                 let there = are_there(&guests).await;
                 assert_eq!(there.len(), 1 + UNPROVED_MAX);
@@ -169,9 +184,9 @@ mod tests {
                     "the crowd makes room, and nobody else"
                 );
                 for _ in 1..STANDBYS_MAX {
-                    come(address(3), true).unwrap();
+                    assert!(come(address(3), true));
                 }
-                assert!(come(address(3), true).is_none(), "that many follow already");
+                assert!(!come(address(3), true), "that many follow already");
             })
             .await;
     }

@@ -3,7 +3,7 @@
 //! All of it is on the Coordinator's thread. So a leader that decides nothing sends nothing, and its standby
 //! notices.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::feeding::{BEAT, Ended, GREETING_TIMEOUT, Term, serve};
-use super::guests::{Guests, Place};
+use super::guests::{Guests, Place, STANDBYS_MAX};
 use crate::clock::{BootClock, Clock};
 use crate::election::Pledge;
 use crate::server::chatter::Topic;
@@ -126,7 +126,7 @@ impl Peers {
         let shown = synced.clone();
         let (said, beaten) = (coordinator.clone(), coordinator.clone());
         *self.term.borrow_mut() =
-            Some(Term { number: term, key, coordinator, turns: Rc::new(Semaphore::new(1)) });
+            Some(Term { number: term, key, coordinator, turns: Arc::new(Semaphore::new(1)) });
         let saying = spawn_local(async move {
             loop {
                 pledge.changed().await;
@@ -187,6 +187,8 @@ async fn accept_all(
     guests: Guests,
     (secure, counters): (Secure, Arc<Counters>),
 ) {
+    // Whether the log was told of one that came in vain.
+    let turned_away: Rc<Cell<bool>> = Rc::default();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -200,7 +202,7 @@ async fn accept_all(
         let of = term.borrow().clone().filter(|of| pledge.leads() == Some(of.number));
         let Some(of) = of else { continue };
         let (pledge, counters) = (pledge.clone(), Arc::clone(&counters));
-        let secure = secure.clone();
+        let (secure, turned_away) = (secure.clone(), Rc::clone(&turned_away));
         let _ = stream.set_nodelay(true);
         let serving = |place: Place| {
             spawn_local(async move {
@@ -215,6 +217,11 @@ async fn accept_all(
                     Err(Ended::NoRoom) => {
                         debug!(peer:?; "cluster: others are at the port for standbys");
                     }
+                    // It comes again and again.
+                    Err(Ended::TooMany) if !turned_away.replace(true) => {
+                        warn!(peer:?; "cluster: {STANDBYS_MAX} standbys follow, and no more can: one more is refused, and told so");
+                    }
+                    Err(Ended::TooMany) => debug!(peer:?; "too many standbys"),
                     Err(Ended::Gone(why)) => {
                         warn!(peer:?; "cluster: a standby is sent away: {why}");
                     }
@@ -233,9 +240,7 @@ async fn accept_all(
                 }
             })
         };
-        if guests.receive(peer.ip(), serving).is_none() {
-            debug!(peer:?; "too many standbys");
-        }
+        guests.receive(peer.ip(), serving);
         // Each says something before another takes its place.
         yield_now().await;
     }

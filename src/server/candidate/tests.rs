@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -26,10 +26,10 @@ use crate::server::replica::{
 use crate::server::testing::{Bench, local};
 
 /// A leader whose turn to give a checkpoint is free or not, and the line to it.
-fn leader(place: Place, turns: &Rc<Semaphore>) -> (DuplexStream, JoinHandle<Result<(), Ended>>) {
+fn leader(place: Place, turns: &Arc<Semaphore>) -> (DuplexStream, JoinHandle<Result<(), Ended>>) {
     let (ours, theirs) = duplex(4096);
     let (key, coordinator) = (StateKey::new(5), Bench::new().coordinator);
-    let of = Term { number: 1, key, coordinator, turns: Rc::clone(turns) };
+    let of = Term { number: 1, key, coordinator, turns: Arc::clone(turns) };
     let serving = async move { serve(theirs, of, &Pledge::of_leader(), &place).await };
     (ours, spawn_local(serving))
 }
@@ -37,7 +37,7 @@ fn leader(place: Place, turns: &Rc<Semaphore>) -> (DuplexStream, JoinHandle<Resu
 #[tokio::test(start_paused = true)]
 async fn p7_who_waits_for_its_turn_stays_on_the_line_and_hears_that_somebody_leads() {
     local(async {
-        let turns = Rc::new(Semaphore::new(1));
+        let turns = Arc::new(Semaphore::new(1));
         let other = turns.try_acquire().unwrap();
         let (mut line, _serving) = leader(Place::default(), &turns);
         let (mut theirs, ours) = ([0; GREETING_BYTES], [7; NONCE_BYTES]);
@@ -79,7 +79,7 @@ async fn p7_who_waits_for_its_turn_stays_on_the_line_and_hears_that_somebody_lea
 async fn p7_who_makes_room_for_others_is_told_that_somebody_leads() {
     local(async {
         let place = Place::default();
-        let (mut line, serving) = leader(place.clone(), &Rc::new(Semaphore::new(1)));
+        let (mut line, serving) = leader(place.clone(), &Arc::new(Semaphore::new(1)));
         place.leave();
         let mut told = Vec::new();
         line.read_to_end(&mut told).await.unwrap();
@@ -87,7 +87,7 @@ async fn p7_who_makes_room_for_others_is_told_that_somebody_leads() {
         assert!(matches!(serving.await.unwrap(), Err(Ended::NoRoom)));
 
         let place = Place::default();
-        let (mut line, serving) = leader(place.clone(), &Rc::new(Semaphore::new(1)));
+        let (mut line, serving) = leader(place.clone(), &Arc::new(Semaphore::new(1)));
         let mut greeting = [0; GREETING_BYTES];
         line.read_exact(&mut greeting).await.unwrap();
         place.leave();
