@@ -4,6 +4,7 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::{error, info, warn};
@@ -131,6 +132,8 @@ pub(super) struct Driver {
     pub(super) until: Until,
     /// Until when the leader that was seen is not doubted.
     pub(super) sure: Until,
+    /// How often a leader that is alone was seen to have renewed its lease.
+    pub(super) beats: Arc<AtomicU64>,
     /// Until when the arbiter is not doubted: it has answered not long ago.
     pub(super) heard: Until,
     /// The version of the seat that was seen last.
@@ -318,6 +321,9 @@ impl Driver {
         }
         let Author { name, address, peer } = author;
         let leads = seat.tenure == Tenure::Held;
+        if self.version != Version(revision) && seat.standby.is_none() {
+            self.beats.fetch_add(1, Ordering::Relaxed);
+        }
         if self.version != Version(revision) || seat.standby.is_some() {
             self.version = Version(revision);
             // In sync nobody renews it, and whoever follows notices when the leader is silent. Else beats come every

@@ -20,6 +20,7 @@ mod roll;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fmt, io};
@@ -162,6 +163,8 @@ pub struct Election {
     until: Until,
     /// Until when the leader that it knows is not doubted.
     sure: Until,
+    /// How often a leader that is alone was seen to have renewed its lease.
+    beats: Arc<AtomicU64>,
     /// Until when the arbiter is not doubted.
     heard: Until,
     /// Until when whoever decides is not doubted.
@@ -191,7 +194,7 @@ impl Election {
         let (standing_in, standing) = watch::channel(Standing::StandsBy { leader: None });
         let [until, sure, heard, vital] = [(); 4].map(|()| Until::default());
         vital.move_to(FOR_EVER);
-        let process = u128::from_le_bytes(process);
+        let (process, beats) = (u128::from_le_bytes(process), Arc::default());
         let enrolled = standing.clone();
         let member = Member::new(Some(remembered(kept, process, &etcd)), process, timing);
         let (keeps_in, keeps) = watch::channel(member.keeps());
@@ -215,6 +218,7 @@ impl Election {
             standing: standing_in,
             until: until.clone(),
             sure: sure.clone(),
+            beats: Arc::clone(&beats),
             heard: heard.clone(),
             version: Version(0),
             is_doubted: false,
@@ -241,6 +245,7 @@ impl Election {
             keeps,
             until,
             sure,
+            beats,
             heard,
             vital,
             orders,
@@ -271,6 +276,11 @@ impl Election {
     /// Until when the leader that it knows is not doubted: it has renewed its lease not long ago.
     pub(crate) fn sure(&self) -> Until {
         self.sure.clone()
+    }
+
+    /// How often a leader that is alone was seen to have renewed its lease.
+    pub(crate) fn beats(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.beats)
     }
 
     /// Whoever decides has just turned, and is not doubted for so long. A leader that is there and decides nothing

@@ -21,6 +21,7 @@ use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::Candidate;
+use super::standby::Suspicion;
 use crate::cluster::Event;
 use crate::election::{Election, Leader, Pledge};
 use crate::journal::Distance;
@@ -184,7 +185,9 @@ impl Candidate {
             let most = match end {
                 Ok(never) => match never {},
                 Err(End::Silent) => {
-                    self.suspected.set(Some(leader.term));
+                    let before = self.suspected.get();
+                    let suspicion = Suspicion::of(leader.term, before, &election.beats());
+                    self.suspected.set(Some(suspicion));
                     follows.pledge.hear(&Event::LeaderSilent);
                     PAUSE_MAX
                 }

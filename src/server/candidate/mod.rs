@@ -47,7 +47,7 @@ use self::following::Slot;
 use self::leading::Peers;
 use self::memory::{Memory, keep_on};
 use self::place::{clock_of, directory, peers};
-use self::standby::Reception;
+use self::standby::{Reception, Suspicion};
 use self::state::{Chain, StateError};
 use crate::clock::{BootClock, Clock, Until};
 use crate::cluster::{Kept, Table};
@@ -114,8 +114,8 @@ pub struct Candidate {
     slot: RefCell<Slot>,
     /// Held by whoever begins a copy in the directory: one at a time, and no journal of its own meanwhile.
     copying: Arc<Mutex<()>>,
-    /// The term of the leader that it follows and does not hear, if there is one.
-    suspected: Rc<Cell<Option<u64>>>,
+    /// The leader that it follows and does not hear, if there is one.
+    suspected: Rc<Cell<Option<Suspicion>>>,
     /// Where the journal is, and what is kept of the election; none: nowhere. No other process can use it.
     memory: Option<Arc<Memory>>,
 }
@@ -487,6 +487,9 @@ async fn beat(incumbent: Incumbent, audit: Audit, vital: Until, lease: Duration)
 
 async fn resign(election: &Election) {
     if timeout(RESIGN_TIMEOUT, election.resign()).await.is_err() {
-        warn!("cluster: etcd does not answer, so the others wait for the lease of this one");
+        warn!(
+            "cluster: etcd does not answer: another leads once it does, a standby in sync at once, and else when the \
+             lease of this one is over"
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -40,14 +41,41 @@ const LOOK_TIMEOUT: Duration = Duration::from_millis(150);
 /// Messages of a client before its Hello, that included.
 const GREETINGS_MAX: usize = 4;
 
+/// A leader that lives renews its lease so often. One time may be of just before it died.
+const BEATS_OF_THE_LIVING: u64 = 2;
+
+/// A leader that is followed and not heard. If it goes on to renew its lease it lives, and only the link to it is
+/// silent: clients may find it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    /// Its term.
+    term: u64,
+    /// How often leaders were seen to have renewed their leases when this began.
+    beats: u64,
+}
+
+impl Suspicion {
+    /// The leader of a term is not heard, perhaps for the second time.
+    pub(super) fn of(term: u64, before: Option<Self>, beats: &AtomicU64) -> Self {
+        let same = before.filter(|it| it.term == term);
+        same.unwrap_or_else(|| Self { term, beats: beats.load(Ordering::Relaxed) })
+    }
+
+    fn counts(self, beats: &AtomicU64) -> bool {
+        beats.load(Ordering::Relaxed) < self.beats + BEATS_OF_THE_LIVING
+    }
+}
+
 /// Receives those who came to the wrong one.
 pub(super) struct Reception {
     /// What all answers have in common.
     front: Arc<Front>,
     /// Whether who leads is still there, as far as etcd says.
     is_leader_sure: Box<dyn Fn() -> bool>,
-    /// The term of the leader that this one follows and does not hear.
-    suspected: Rc<Cell<Option<u64>>>,
+    /// The leader that this one follows and does not hear.
+    suspected: Rc<Cell<Option<Suspicion>>>,
+    /// How often a leader that is alone was seen to have renewed its lease.
+    beats: Arc<AtomicU64>,
     /// How long connections wait to be accepted while nobody leads.
     patience: Duration,
 }
@@ -75,7 +103,8 @@ struct Front {
 impl Reception {
     pub(super) fn of(candidate: &Candidate, election: &Election) -> Self {
         let Candidate { config, options, .. } = candidate;
-        let (sure, suspected) = (election.sure(), Rc::clone(&candidate.suspected));
+        let (sure, beats) = (election.sure(), election.beats());
+        let suspected = Rc::clone(&candidate.suspected);
         let patience = options.timing.lease * 2;
         let front = Front {
             secure: secure(config),
@@ -88,7 +117,7 @@ impl Reception {
             room: Arc::new(Semaphore::new(SENT_AWAY_MAX)),
         };
         let is_leader_sure = Box::new(move || sure.is_ahead());
-        Self { front: Arc::new(front), is_leader_sure, suspected, patience }
+        Self { front: Arc::new(front), is_leader_sure, suspected, beats, patience }
     }
 
     /// Sends away whoever comes, until it is dropped.
@@ -97,7 +126,8 @@ impl Reception {
         let leader = self.front.another(now).map(|leader| leader.term);
         let mut waits_since = Instant::now();
         loop {
-            let is_suspected = leader.is_some() && self.suspected.get() == leader;
+            let suspicion = self.suspected.get().filter(|it| Some(it.term) == leader);
+            let is_suspected = suspicion.is_some_and(|it| it.counts(&self.beats));
             let is_sure = leader.is_some() && !is_suspected && (self.is_leader_sure)();
             if is_sure {
                 waits_since = Instant::now();
@@ -243,4 +273,23 @@ fn goodbye(code: GoodbyeCode, why: &str) -> Vec<u8> {
     let mut bytes = BytesMut::new();
     let _ = encode_frame(&render::goodbye(code, why), &mut bytes);
     bytes.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p7_a_leader_that_goes_on_to_renew_its_lease_is_no_more_suspected_however_silent_its_link_is()
+    {
+        let beats = AtomicU64::new(5);
+        let first = Suspicion::of(7, None, &beats);
+        assert!(first.counts(&beats));
+        beats.store(6, Ordering::Relaxed);
+        assert!(first.counts(&beats), "that may be of before it died");
+        let same = Suspicion::of(7, Some(first), &beats);
+        beats.store(7, Ordering::Relaxed);
+        assert!(!same.counts(&beats), "it was not heard again, and lives");
+        assert!(Suspicion::of(8, Some(same), &beats).counts(&beats), "another leader");
+    }
 }
