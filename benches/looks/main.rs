@@ -36,7 +36,7 @@ use coordinator::wire::{
     self, Attach, ClientMessage, Mode, RawClaim, ServerMessage, decode, encode_frame,
 };
 use coordinator::{Client, Observer};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use self::visitors::{VISITORS, Visitors};
 
@@ -95,9 +95,16 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let log = fs::read_to_string(directory.join("log")).expect("a log");
-        let (_, http) = log.split_once("metrics on http://").expect("its port is told");
-        let http = http.lines().next().unwrap_or_default().to_owned();
+        // Its log may be a moment behind.
+        let http = loop {
+            let log = fs::read_to_string(directory.join("log")).expect("a log");
+            if let Some((line, _)) =
+                log.split_once("metrics on http://").and_then(|(_, it)| it.split_once('\n'))
+            {
+                break line.to_owned();
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
         Self { process, address: format!("127.0.0.1:{}", port.trim()), http, directory }
     }
 
@@ -275,7 +282,10 @@ async fn pairs(server: &Server) -> [Duration; 2] {
 /// Reads page after page, by itself on a thread of its own, until told to stop.
 fn greedy(address: String, stop: Arc<AtomicBool>, pages: Arc<AtomicU64>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
-        Runtime::new().expect("a runtime").block_on(async {
+        // They are on other machines, as the visitors of the HTTP port are.
+        let _nice = rustix::process::nice(19);
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
             let observer = Observer::connect(&*address).await.expect("it is there");
             while !stop.load(Ordering::Relaxed) {
                 if observer.lock("pair").await.is_ok() {
