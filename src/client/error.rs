@@ -224,7 +224,10 @@ impl Error {
                 let why = NoLeader::deposed(peer, *epoch);
                 Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))
             }
-            End::Broken(how) => Self::Protocol { server: Arc::clone(server), message: how.clone() },
+            End::Broken(how) => {
+                let server = peer.map_or_else(|| Arc::clone(server), Arc::from);
+                Self::Protocol { server, message: how.clone() }
+            }
             End::Dismissed { code, rejection, message } => {
                 Self::dismissed(server, *code, *rejection, message.clone())
             }
@@ -254,6 +257,11 @@ impl Error {
                     code: *code,
                     message: message.clone(),
                 }
+            }
+            // Of several servers it was one, and another may lead.
+            End::Broken(how) => {
+                let why = format!("{} does not follow the protocol: {how}", it(peer));
+                Self::unavailable(server, io::Error::new(io::ErrorKind::ConnectionAborted, why))
             }
             End::Dismissed { code, message, .. } => {
                 let why = format!("{} closed the connection ({code}): {message}", it(peer));

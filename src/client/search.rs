@@ -81,7 +81,8 @@ impl Search {
     /// Whether it goes on when an attempt has failed so. Of several servers, one that does not follow the protocol
     /// keeps nobody from the others.
     pub(super) fn goes_on_after(&self, error: &Error) -> bool {
-        error.is_retryable() || (self.servers.len() > 1 && matches!(error, Error::Protocol { .. }))
+        let is_one_of_several = self.servers.len() > 1 || self.is_cluster;
+        error.is_retryable() || (is_one_of_several && matches!(error, Error::Protocol { .. }))
     }
 
     /// How long the next attempt may take. The last one of all has all the time that is left.

@@ -232,8 +232,8 @@ impl Roll {
     /// another member takes the lead, with a grace period: places in queues are lost, and if one of the two lives after
     /// all, so is what it still says.
     ///
-    /// Whoever leads says so in its entry meanwhile, whatever the seat says, and then nothing is lost. Without a standby in
-    /// sync the lease of the leader is waited for, too. If nobody leads then, members may have heard more than etcd knows,
+    /// Whoever leads says so in its entry meanwhile, whatever the seat says, and then nothing is lost. The lease of a leader
+    /// is waited for, too: etcd may have been set back to before it led. If nobody leads then, members may have heard more than etcd knows,
     /// and that is declared lost.
     ///
     /// # Errors
@@ -257,8 +257,8 @@ impl Roll {
         }
         let before = etcd.list(&prefix(cluster)).await?;
         let began = Instant::now();
+        let until = began + seat.others_wait() + seat.lease;
         if seat.standby.is_none() && seat.tenure != Tenure::SetBack {
-            let until = began + seat.others_wait() + seat.lease;
             while Instant::now() < until {
                 sleep(LOOK_EVERY).await;
                 // One answer that does not come says nothing.
@@ -271,11 +271,17 @@ impl Roll {
                 }
             }
         }
-        sleep_until(began + WRITTEN_WITHIN).await;
-        let after = etcd.list(&prefix(cluster)).await?;
-        if let Some((key, Entry { address, leads: Some(term), .. })) = leads(&before, after, term) {
-            let name = key.strip_prefix(&prefix(cluster)).unwrap_or_default().to_owned();
-            return Err(NotLost::Leads { name, address, term });
+        // Whoever leads says so soon. A leader alone that etcd has forgotten, and that nobody sees here, decides for its
+        // lease at most.
+        for looked_at in [began + WRITTEN_WITHIN, until] {
+            sleep_until(looked_at).await;
+            let after = etcd.list(&prefix(cluster)).await?;
+            if let Some((key, Entry { address, leads: Some(term), .. })) =
+                leads(&before, after, term)
+            {
+                let name = key.strip_prefix(&prefix(cluster)).unwrap_or_default().to_owned();
+                return Err(NotLost::Leads { name, address, term });
+            }
         }
         etcd.put(&lost(cluster), found.revision.to_string().into_bytes()).await?;
         Ok(())

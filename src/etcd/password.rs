@@ -2,8 +2,8 @@
 //! the next token on, and nothing has to be started anew.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,8 +43,21 @@ impl Password {
 
     fn read_again(&self) -> String {
         let mut content = Vec::new();
-        let read = File::open(&self.file)
-            .and_then(|file| file.take(PASSWORD_BYTES_MAX).read_to_end(&mut content));
+        // A pipe may have nobody who writes, and whoever waits for it could not be stopped.
+        let found = fs::metadata(&self.file).and_then(|found| {
+            if found.is_file() {
+                File::open(&self.file)
+            } else {
+                Err(io::Error::other("it is no regular file"))
+            }
+        });
+        let read = found.and_then(|file| file.take(PASSWORD_BYTES_MAX).read_to_end(&mut content));
+        if let Err(error) = &read {
+            let file = self.file.display();
+            log::warn!(
+                "cluster: etcd's password in {file} cannot be read, that of before counts: {error}"
+            );
+        }
         // One that is being written may be empty.
         if read.is_ok() && !text(&content).is_empty() {
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text(&content);
@@ -80,6 +93,8 @@ mod tests {
         assert_eq!(password.now().await, "second", "it is being written");
         fs::remove_file(&file).unwrap();
         assert_eq!(password.now().await, "second");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &file, 0o600.into()).unwrap();
+        assert_eq!(password.now().await, "second", "nobody writes into a pipe");
         assert!(!format!("{password:?}").contains("second"));
     }
 }

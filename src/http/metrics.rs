@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::answered::Answered;
 use super::process::Process;
-use crate::server::{Contention, Counted, Figures, Kept, Role, Told};
+use crate::server::{Contention, Counted, Figures, Kept, Role};
 use crate::types::Histogram;
 
 /// What [`render`] writes.
@@ -64,7 +64,7 @@ impl Collector for Scrape {
             looking(figures, &mut page)?;
             time(figures, &mut page)?;
         } else {
-            self.refusals(None, &mut page)?;
+            self.refusals(&mut page)?;
         }
         self.cluster(&mut page)?;
         self.connections(&mut page)?;
@@ -242,7 +242,7 @@ impl Scrape {
             "method",
             told.authenticated(),
         )?;
-        self.refusals(Some(told), page)?;
+        self.refusals(page)?;
         page.counter(
             "coordinator_slowed_down",
             "Requests that were rejected, because their principal made more in a second than it may.",
@@ -262,21 +262,19 @@ impl Scrape {
         )
     }
 
-    /// Who was refused or denied something, also while it stood by: then by its rules alone.
-    fn refusals(&self, told: Option<&Told>, page: &mut Page<'_>) -> fmt::Result {
+    /// Who was refused or denied something, also while it stood by.
+    fn refusals(&self, page: &mut Page<'_>) -> fmt::Result {
         let Counted { unproven, denials, .. } = &self.counted;
         page.counter(
             "coordinator_authentications_refused",
             "Connections that were refused, because what they showed proves nobody.",
-            unproven + told.map_or(0, |told| told.unproven),
+            *unproven,
         )?;
-        let told = told.into_iter().flat_map(Told::denials).map(|(_, count)| count);
-        let told = told.chain(iter::repeat(0));
         page.counters(
             "coordinator_denials",
             "Answers that no rule allows it, by verb.",
             "verb",
-            denials.iter().zip(told).map(|(&(verb, count), told)| (verb, count + told)),
+            denials.iter().copied(),
         )
     }
 

@@ -54,9 +54,9 @@ pub(super) struct Counters {
     pub(super) broken: Count,
     /// Connections that were said Goodbye to, by `GoodbyeCode::ALL`.
     closed: [Count; GoodbyeCode::ALL.len()],
-    /// Who asked for something over HTTP while it stood by, and proved nobody.
+    /// Who has proven nobody. Counted here, whether it leads or stands by, so that it never is fewer.
     pub(super) unproven: Count,
-    /// Who was told there that no rule allows it, by `Verb::ALL`.
+    /// Who was told that no rule allows it, by `Verb::ALL`; likewise.
     denials: [Count; Verb::ALL.len()],
     /// Events that those who listen were not told, for they did not read.
     pub(super) events_missed: Count,
@@ -100,7 +100,7 @@ impl Counters {
         GoodbyeCode::ALL.iter().map(|code| code.name()).zip(self.closed.iter().map(Count::total))
     }
 
-    /// One that stands by has denied something.
+    /// Something was denied.
     pub(super) fn denied(&self, verb: Verb) {
         let place = Verb::ALL.iter().position(|known| *known == verb);
         if let Some(count) = place.and_then(|place| self.denials.get(place)) {

@@ -78,9 +78,9 @@ pub struct Counted {
     pub upkeep: Kept,
     /// How much there may be.
     pub limits: LooksLimits,
-    /// How often somebody proved nobody while it stood by.
+    /// How often somebody proved nobody.
     pub unproven: u64,
-    /// How often somebody was told that it may not while it stood by, for each verb.
+    /// How often somebody was told that it may not, for each verb.
     pub denials: Vec<(&'static str, u64)>,
     /// How it stands in its cluster, if it is in one.
     pub role: Option<Role>,

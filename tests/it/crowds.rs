@@ -194,8 +194,10 @@ fn floods_of_nonsense_cost_others_nothing() {
     assert_eq!(never_closed, 0);
     // All but a few: the machine may stand still, too.
     waits.sort_unstable();
-    let long = waits[waits.len() * 9 / 10];
-    assert!(long < Duration::from_secs(1), "one bystander of ten waited {long:?}");
+    for (hundredth, most) in [(90, 1), (99, 5)] {
+        let long = waits[waits.len() * hundredth / 100];
+        assert!(long < Duration::from_secs(most), "percentile {hundredth}: {long:?}");
+    }
     assert!(resident(&server.process.id()) < 256 << 20);
     eventually("all are counted", || {
         (status(&server)["server"]["protocol_errors"] == 300).then_some(())

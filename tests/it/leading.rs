@@ -100,17 +100,21 @@ fn a_command_runs_on_and_the_next_in_line_is_next_when_the_leader_dies() {
 fn a_server_that_is_no_coordinator_keeps_nobody_from_the_leader() {
     let server = Server::start();
     let members = Member::several::<3>();
-    let [stranger, leader, next] = &members;
+    let [leader, stranger, next] = &members;
     stranger.becomes(Role::SpeaksHttp);
-    next.becomes(Role::Dead);
-    let done = run(command(&server, &members, &["ping"]));
-    assert_eq!(done.code(), Some(69), "nobody leads: {}", done.err);
-    let told = format!("{}: does not follow the protocol: it speaks HTTP", stranger.address);
-    assert!(done.err.contains(&told), "{}", done.err);
+    let none_leads = |words: &[&str]| {
+        let done = run(command(&server, &members, words));
+        assert_eq!(done.code(), Some(69), "{words:?}: {}", done.err);
+        let told = format!("{}: does not follow the protocol: it speaks HTTP", stranger.address);
+        assert!(done.err.contains(&told), "{words:?}: {}", done.err);
+    };
+    none_leads(&["ping"]);
     leader.becomes(Role::Leads(server.address.clone()));
     let holder = holds(&server, &members, "printer");
     server.held("printer");
+    let before = stranger.connections();
     leader.becomes(Role::Dead);
+    eventually("the holder asks it, too", || (stranger.connections() > before).then_some(()));
     next.becomes(Role::Leads(server.address.clone()));
     let done = run(command(&server, &members, &["lock", "other", "--", "true"]));
     assert_eq!(done.code(), Some(0), "{}", done.err);

@@ -4,6 +4,7 @@
 //! ends it. What is around them is written by people and left alone. Results are kept beside the
 //! plots, so that everything can be written anew from them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -209,7 +210,8 @@ fn machine(results: &Value) -> String {
     let rounds = results["results"].as_array().into_iter().flatten();
     let rounds = rounds.filter_map(|it| it["round"].as_u64()).max().unwrap_or(0);
     let versions = results["versions"].as_object().into_iter().flatten();
-    let versions: Vec<&str> = versions.filter_map(|(_, version)| version.as_str()).collect();
+    let versions: BTreeSet<&str> = versions.filter_map(|(_, version)| version.as_str()).collect();
+    let versions: Vec<&str> = versions.into_iter().collect();
     format!(
         "{} × {}, Linux {}; {rounds} rounds of {} s each. {}.\n",
         machine["processors"],

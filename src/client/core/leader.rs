@@ -29,12 +29,14 @@ pub(super) struct Leader {
     followed: u32,
     /// Whether there are several servers, of which one leads at a time.
     is_one_of_several: bool,
+    /// So many in a row were no coordinators of our version.
+    pub(super) strangers: usize,
 }
 
 impl Leader {
     pub(super) fn new(reconnect: Option<&Reconnect>) -> Self {
         let is_one_of_several = reconnect.is_some_and(|reconnect| reconnect.servers > 1);
-        Self { next: None, latest: None, followed: 0, is_one_of_several }
+        Self { next: None, latest: None, followed: 0, is_one_of_several, strangers: 0 }
     }
 
     /// Whether another server may lead.

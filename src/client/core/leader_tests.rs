@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::resume_tests::{account, asks, welcome};
-use super::tests::{Story, ask, at, grant, granted, queued};
+use super::tests::{Story, ask, at, grant, granted, lost, queued};
 use super::*;
 use crate::client::lease::Belief;
 use crate::types::{GoodbyeCode, RejectionCode, ServerAddress, Standing, Wait};
@@ -117,16 +117,55 @@ fn two_that_name_each_other_are_left_alone_for_longer_and_longer() {
     assert!(tried.len() <= most * 25, "{} attempts in 9 s", tried.len());
 }
 
+/// What is said by one that is no coordinator of our version.
+fn strangers_say() -> [ServerMessage; 3] {
+    let goodbye = |code| {
+        let (rejection, message) = (RejectionCode::NONE, "older".to_owned());
+        ServerMessage::Goodbye { code, rejection, message }
+    };
+    let others = [GoodbyeCode::UnsupportedVersion, GoodbyeCode::ProtocolError].map(goodbye);
+    let [version, protocol] = others;
+    [version, protocol, grant(1, 7)]
+}
+
 #[test]
-fn of_several_servers_one_of_another_version_is_passed_over_and_of_one_it_is_the_end() {
-    for servers in [1, 2] {
-        for code in [GoodbyeCode::UnsupportedVersion, GoodbyeCode::ProtocolError] {
-            let mut story = Story::of_servers(servers);
-            story.cut();
-            let (rejection, message) = (RejectionCode::NONE, "older".to_owned());
-            story.connects_and_hears(ServerMessage::Goodbye { code, rejection, message });
-            assert_eq!(story.core.end().is_none(), servers > 1, "{code:?}");
+fn of_several_servers_one_that_is_no_coordinator_is_passed_over_and_the_session_goes_on() {
+    for said in strangers_say() {
+        let mut story = Story::of_servers(2);
+        story.cut();
+        story.connects_and_hears(said);
+        story.connects_and_hears(welcome(3, 3, Standing::Resumed));
+        assert!(story.core.is_open(), "{:?}", story.core.end());
+        let lost = |it: &Effect| matches!(it, Effect::Lost { .. });
+        assert!(!story.told().iter().any(lost));
+    }
+    let mut story = Story::of_servers(2);
+    story.cut();
+    story.connects();
+    story.core.protocol_broken("it speaks HTTP", story.now);
+    assert!(story.core.end().is_none());
+}
+
+#[test]
+fn when_all_servers_in_a_row_are_no_coordinators_that_is_the_end() {
+    for said in strangers_say() {
+        let mut story = Story::of_servers(1);
+        story.cut();
+        story.connects_and_hears(said.clone());
+        assert!(story.core.end().is_some(), "there is no other");
+        let mut story = Story::of_servers(3);
+        story.cut();
+        story.connects_and_hears(said.clone());
+        story.connects_and_hears(said.clone());
+        // One that is away may be back, and leads then.
+        story.connects();
+        story.core.connection_lost(story.now);
+        for _ in 0..3 {
+            assert!(story.core.end().is_none());
+            story.connects_and_hears(said.clone());
         }
+        assert!(story.core.end().is_some(), "it hears the same for ever");
+        assert_eq!(story.told(), [lost(1, LostReason::Disconnected)]);
     }
 }
 

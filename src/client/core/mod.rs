@@ -412,7 +412,12 @@ impl Core {
     }
 
     /// What the server sent is not of this protocol.
-    pub(super) fn protocol_broken(&mut self, how: impl Into<String>) {
+    pub(super) fn protocol_broken(&mut self, how: impl Into<String>, now: Timestamp) {
+        if self.may_go_elsewhere() {
+            #[cfg(test)]
+            self.note(format_args!("stranger {}", now.as_micros()));
+            return self.pass_over(End::Broken(how.into()), now);
+        }
         #[cfg(test)]
         self.note(format_args!("broken"));
         self.believe_no_more(how);

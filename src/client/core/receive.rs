@@ -8,7 +8,7 @@ use crate::wire::ServerMessage;
 
 use super::connection::Phase;
 use super::resume::Welcomed;
-use super::{Core, Effect, Grant, Refusal, Rejection, State};
+use super::{Core, Effect, End, Grant, Refusal, Rejection, State};
 
 impl Core {
     /// Handles a message that was read before `now` was.
@@ -88,8 +88,10 @@ impl Core {
             }
             other => Err(format!("{} before Welcome", other.name())),
         };
-        if let Err(how) = handled {
-            self.believe_no_more(how);
+        match handled {
+            Ok(()) => {}
+            Err(how) if self.may_go_elsewhere() => self.pass_over(End::Broken(how), now),
+            Err(how) => self.believe_no_more(how),
         }
     }
 

@@ -173,6 +173,7 @@ impl Core {
     pub(super) fn leave(&mut self, trouble: End, now: Timestamp) {
         let was_open = self.is_open();
         self.trouble = trouble;
+        self.leader.strangers = 0;
         self.messages.clear();
         self.phase = Phase::Away(Away::Pausing(now));
         if was_open {
@@ -285,7 +286,7 @@ impl Core {
             GoodbyeCode::ProtocolError | GoodbyeCode::UnsupportedVersion
                 if self.may_go_elsewhere() =>
             {
-                self.go_away(end, now);
+                self.pass_over(end, now);
             }
             GoodbyeCode::Done
             | GoodbyeCode::ProtocolError
@@ -295,10 +296,21 @@ impl Core {
         }
     }
 
-    /// Whether one that does not greet us as a coordinator of our version does is passed over: there are several
+    /// Whether one that does not greet us as a coordinator of our version does may be passed over: there are several
     /// servers, and the one that we come from is another.
-    pub(crate) fn may_go_elsewhere(&self) -> bool {
-        self.began && !self.is_open() && self.leader.is_one_of_several()
+    pub(super) fn may_go_elsewhere(&self) -> bool {
+        self.began && !self.is_open() && self.end().is_none() && self.leader.is_one_of_several()
+    }
+
+    /// Passes over what does not greet us so. Whoever leads is another, unless as many in a row do not as there are
+    /// servers.
+    pub(super) fn pass_over(&mut self, end: End, now: Timestamp) {
+        let strangers = self.leader.strangers + 1;
+        if strangers >= self.reconnect.as_ref().map_or(0, |it| it.servers) {
+            return self.finish(end);
+        }
+        self.go_away(end, now);
+        self.leader.strangers = strangers;
     }
 
     /// The server knows a later connection of the session than we do.

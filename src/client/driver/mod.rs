@@ -240,11 +240,7 @@ impl<C: Connector> Driver<C> {
                 cut @ CodecError::Truncated => {
                     self.connection_lost(io::Error::new(io::ErrorKind::UnexpectedEof, cut), now);
                 }
-                // As good as one that is away: whoever leads is another.
-                broken if self.core.may_go_elsewhere() => {
-                    self.connection_lost(io::Error::new(io::ErrorKind::InvalidData, broken), now);
-                }
-                broken => self.core.protocol_broken(broken.to_string()),
+                broken => self.core.protocol_broken(broken.to_string(), now),
             },
             LinkEvent::Read(None) => {
                 self.connection_lost(closed_by(self.peer.as_deref()), now);
@@ -278,7 +274,7 @@ impl<C: Connector> Driver<C> {
                 if let Some(hello) = self.core.second_connected(now)
                     && let Err(error) = self.second.put(&hello)
                 {
-                    self.core.protocol_broken(error.to_string());
+                    self.core.protocol_broken(error.to_string(), self.clock.now());
                 }
             }
             LinkEvent::Written => {}
@@ -436,7 +432,7 @@ impl<C: Connector> Driver<C> {
         // Cannot be: what goes into messages was measured before. But a message that is not sent
         // must not be waited for.
         if let Some(error) = unwritable {
-            self.core.protocol_broken(error.to_string());
+            self.core.protocol_broken(error.to_string(), self.clock.now());
         }
     }
 

@@ -50,7 +50,7 @@ impl Observer {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does.
+    /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if only something else does.
     ///
     /// # Cancel safety
     ///

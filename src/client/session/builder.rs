@@ -37,7 +37,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if something else does,
+    /// [`Error::Unavailable`] if none answers there, [`Error::Protocol`] if only something else does,
     /// [`Error::Rejected`] and [`Error::Draining`] if it does not want us. The first connection is
     /// tried once, with each server.
     ///

@@ -496,6 +496,14 @@ impl Cluster {
         told
     }
 
+    /// Whether somebody leads who may decide at the moment, by a lease or by its standby.
+    pub(super) fn is_decided_by_somebody(&self) -> bool {
+        self.nodes.iter().enumerate().any(|(node, it)| {
+            let until = it.member.decides_until();
+            it.member.in_sync().is_some() || until.is_some_and(|until| until > self.time(node))
+        })
+    }
+
     /// Whether all who could have said something that matters are gone: then an operator may say so.
     pub(super) fn is_lost(&self) -> bool {
         let is_gone = |run: RunId| self.ended.contains(&run);

@@ -179,8 +179,9 @@ impl Schedule {
     /// A node hears that somebody in the seat has ended, or that all have.
     fn ending(&mut self, node: usize) -> Option<Move> {
         let Seat { leader, standby, tenure, .. } = self.cluster.seat?;
+        // Before that is said, it is waited for as long as anybody may decide whom the arbiter has forgotten.
         if tenure == Tenure::SetBack {
-            return Some(Move::Lost(node));
+            return (!self.cluster.is_decided_by_somebody()).then_some(Move::Lost(node));
         }
         if self.cluster.is_lost() && self.random.once_in(2) && !self.is_restored {
             return Some(Move::Lost(node));

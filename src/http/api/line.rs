@@ -23,6 +23,9 @@ use crate::wire::{
     Attach, ClientCodec, ClientMessage, Happening, Hello, Query, ServerMessage, encode_frame,
 };
 
+/// How long a turn to look may take. There are 160 places for those who look (streams, lookouts, lists), so the last of
+/// them waits 4 s at the pace of all: nobody who looks ends what another sees.
+const TURN_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long an answer may take: it stands in line with those of all who look.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a Welcome may take. Whoever shows wrong credentials again and again is kept waiting.
@@ -126,7 +129,7 @@ impl Line {
     pub(super) async fn look(&mut self, query: Query) -> Result<ServerMessage, Problem> {
         let looks = Arc::clone(&self.looks);
         let asked = (self.proof.clone(), self.epoch, query);
-        let turn = timeout(ANSWER_TIMEOUT, looks.turn(&asked));
+        let turn = timeout(TURN_TIMEOUT, looks.turn(&asked));
         let telling = match turn.await.map_err(|_| Problem::late())? {
             Turn::Told(answer) => return Ok(Arc::unwrap_or_clone(answer)),
             Turn::Look(telling) => telling,

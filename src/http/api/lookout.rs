@@ -222,7 +222,7 @@ impl Walker {
             }
         }
         self.look_closer(&mut scene).await?;
-        scene.outlooks = why_held_by_nobody(&mut self.line, &scene.locks).await?;
+        scene.outlooks = why_held_by_nobody(&mut self.line, &scene.locks).await;
         self.scene.send_replace(Some(Arc::new(scene)));
         Ok(())
     }

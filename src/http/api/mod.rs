@@ -261,7 +261,7 @@ async fn of_locks(
     let mut line = api.line(&visitor).await?;
     let wanted = |lock: &crate::wire::LockStatus| lock.name.as_str().starts_with(&prefix);
     let (locks, next) = list.page(&mut line, cursor.as_deref(), limit, wanted).await?;
-    let outlooks = kept::why_held_by_nobody(&mut line, &locks).await?;
+    let outlooks = kept::why_held_by_nobody(&mut line, &locks).await;
     let locks: Vec<Value> = locks.iter().map(|lock| shown::lock(lock, &outlooks)).collect();
     Ok(told(&json!({"locks": locks, "next": next})))
 }

@@ -51,16 +51,19 @@ pub(super) async fn revoke(
     let mut line = api.line(visitor).await?;
     // Who may break it need not see it.
     let seen = timeout(GLIMPSE_TIMEOUT, glimpse(&mut line, name)).await.ok().flatten();
+    // The event of it names all that end together. Who may see some of them only is not told.
+    let is_held = seen.iter().flatten().flat_map(|lock| &lock.holders).any(|it| it.token == token);
+    if is_held {
+        let subscribing = live::subscribe(&mut line, Some(name.to_owned()));
+        if timeout(GLIMPSE_TIMEOUT, subscribing).await.is_ok_and(|it| it.is_ok()) {
+            line.watch(token);
+        }
+    }
     // A line is heard in turn, and what is to be done waits for no look; unless there can be no other line.
     if line.is_unanswered()
         && let Ok(another) = api.line(visitor).await
     {
         line = another;
-    }
-    // The event of it names all that end together. Who may see some of them only is not told.
-    let is_held = seen.iter().flatten().flat_map(|lock| &lock.holders).any(|it| it.token == token);
-    if is_held && live::subscribe(&mut line, Some(name.to_owned())).await.is_ok() {
-        line.watch(token);
     }
     let answer = line
         .order(|query_id| ClientMessage::RevokeFor {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::access::{Method, Verb};
+use crate::access::Method;
 use crate::engine::{
     Counts, Effect, EndReason, LockTable, PLACES_LOOKED_AT_MAX, RequestEvent, Tally,
 };
@@ -24,10 +24,6 @@ pub struct Told {
     pub revocations: u64,
     /// Connections that have proven who they are: by nothing, by a credential, by a certificate.
     authenticated: [u64; 3],
-    /// Connections that have not.
-    pub unproven: u64,
-    /// How often a principal was told that it may not, by `Verb::ALL`.
-    denials: [u64; Verb::ALL.len()],
     /// Requests beyond the rate of their principal.
     pub slowed_down: u64,
 }
@@ -41,8 +37,6 @@ impl Default for Told {
             ended: [0; 4],
             revocations: 0,
             authenticated: [0; 3],
-            unproven: 0,
-            denials: [0; Verb::ALL.len()],
             slowed_down: 0,
         }
     }
@@ -117,31 +111,12 @@ impl Told {
         }] += 1;
     }
 
-    /// One has not.
-    pub(super) fn leave_unproven(&mut self) {
-        self.unproven += 1;
-        self.reject(RejectionCode::Unauthenticated);
-    }
-
-    /// Something was denied.
-    pub(super) fn deny(&mut self, verb: Verb) {
-        let place = Verb::ALL.iter().position(|known| *known == verb);
-        if let Some(count) = place.and_then(|place| self.denials.get_mut(place)) {
-            *count += 1;
-        }
-    }
-
     /// How many connections have proven who they are, for each way.
     pub fn authenticated(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [Method::None, Method::Credential, Method::Certificate]
             .map(Method::as_str)
             .into_iter()
             .zip(self.authenticated)
-    }
-
-    /// How often a principal was told that it may not, for each verb.
-    pub fn denials(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Verb::ALL.map(Verb::as_str).into_iter().zip(self.denials)
     }
 
     /// How often somebody was told *no*, for each code.

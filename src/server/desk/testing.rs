@@ -278,6 +278,16 @@ impl Bench {
         round.desk.figures(round.now)
     }
 
+    /// How many connections were refused, for they proved nobody.
+    pub(super) fn unproven(&self) -> u64 {
+        self.0.borrow().desk.counters.unproven.total()
+    }
+
+    /// How often it was told that no rule allows it, for each verb.
+    pub(super) fn denials(&self) -> Vec<(&'static str, u64)> {
+        self.0.borrow().desk.counters.denials().collect()
+    }
+
     /// What the first page of contended locks shows.
     pub(super) fn contention(&self) -> Contention {
         let round = self.0.borrow();

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use super::etcd::Etcd;
 use super::following::pair_with;
 use super::serving::{Holder, as_strs, flags, leads};
+use super::undisturbed;
 use crate::support::{Home, Server};
 
 /// Nobody waits long for an etcd that is away.
@@ -21,6 +22,10 @@ fn resumes(server: &Server, holder: &mut Holder) {
 
 #[test]
 fn a_leader_in_sync_that_stops_while_etcd_is_away_says_that_its_standby_has_everything() {
+    undisturbed(tell_of_a_leader_in_sync_that_stops);
+}
+
+fn tell_of_a_leader_in_sync_that_stops() {
     let mut etcd = Etcd::start();
     let [leader, next] = pair_with(&etcd, &BRIEF);
     let mut holder = Holder::of(&leader, "printer", 60_000);

@@ -128,7 +128,7 @@ impl Desk {
                     self.told.slowed_down += 1;
                     return Err(Unentitled::SlowDown);
                 }
-                self.told.deny(denied.verb);
+                self.counters.denied(denied.verb);
                 audit_denied(&self.audit, (self.wall)(), peer, &badge, &denied);
                 if self.counters.chatter.admits(Topic::Denial, peer) {
                     log_lines::denied(None, peer, &denied);

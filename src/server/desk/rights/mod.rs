@@ -244,7 +244,8 @@ impl Desk {
 
     /// Counts that nobody is proven, and tells the logs.
     fn note_unproven(&mut self, connection: ConnectionId, unproven: Unproven) {
-        self.told.leave_unproven();
+        self.told.reject(RejectionCode::Unauthenticated);
+        self.counters.unproven.add_one();
         let peer = self.connections.peer(connection);
         if self.counters.chatter.admits(Topic::Refusal, peer) {
             log_lines::unproven(Some(connection), peer, unproven);
@@ -482,7 +483,7 @@ impl Desk {
         session: Option<SessionId>,
         denied: &Denied,
     ) {
-        self.told.deny(denied.verb);
+        self.counters.denied(denied.verb);
         self.audit_denial(connection, session, denied);
         let peer = connection.and_then(|connection| self.connections.peer(connection));
         if self.counters.chatter.admits(Topic::Denial, peer) {

@@ -145,7 +145,7 @@ fn who_proves_nobody_is_refused_and_told_so() {
         assert_eq!(code, GoodbyeCode::Refused);
         assert_eq!(rejection, RejectionCode::Unauthenticated);
     }
-    assert_eq!(bench.figures().told.unproven, 2);
+    assert_eq!(bench.unproven(), 2);
     assert_eq!(bench.figures().counts.sessions, 0);
     let open = Bench::new();
     // Where nobody is asked, whatever is shown is as good as nothing.
@@ -200,7 +200,7 @@ fn a_request_is_denied_if_one_of_its_claims_is_and_leaves_no_trace() {
     // What is asked for once more, and what is next.
     assert_eq!(code(&bench, &ann, claims(2, &[("a/c", alone)])), None);
     assert_eq!(code(&bench, &ann, claims(3, &[("a/c", alone), ("c", alone)])), forbidden);
-    let denials: Vec<_> = bench.figures().told.denials().collect();
+    let denials = bench.denials();
     assert_eq!(denials[0], ("lock", 5), "{denials:?}");
 }
 
@@ -264,7 +264,7 @@ fn whoever_asks_is_told_what_they_may_do_with_a_lock_and_denied_nothing() {
     assert_eq!(rights("bob", "b"), "lock share see break");
     assert_eq!(rights("eve", "e"), "share see");
     assert_eq!(rights("ops", "e"), "", "to administer is about no lock");
-    assert!(bench.figures().told.denials().all(|(_, count)| count == 0));
+    assert!(bench.denials().iter().all(|(_, count)| *count == 0));
     let bench = Bench::new();
     let query = Query::Rights { name: "a".into() };
     let observer = bench.connect();
