@@ -354,7 +354,9 @@ impl Member {
                 Table::Own => self.run,
                 Table::New | Table::Empty | Table::Forgotten => RunId(self.next_mark()),
             };
-            let mut seat = self.seat_of(self.known.term + 1, leader);
+            // What an arbiter that was let decide has in its seat was not learnt as that of one that is believed.
+            let term = self.seat().map_or(0, |seat| seat.term).max(self.known.term) + 1;
+            let mut seat = self.seat_of(term, leader);
             if table == Table::Forgotten {
                 seat.gap.term = seat.term;
                 seat.gap.instead_of = self.known.former().or(seat.gap.instead_of);

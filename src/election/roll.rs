@@ -272,7 +272,8 @@ impl Roll {
             }
         }
         // Whoever leads says so soon. A leader alone that etcd has forgotten, and that nobody sees here, decides for its
-        // lease at most.
+        // lease at most. Of a pair in sync that is lost, none is left to wait for.
+        let until = if seat.standby.is_none() { until } else { began };
         for looked_at in [began + WRITTEN_WITHIN, until] {
             sleep_until(looked_at).await;
             let after = etcd.list(&prefix(cluster)).await?;
